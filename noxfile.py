@@ -1,0 +1,57 @@
+"""Everything a developer runs, each session doing all of its own set-up: `nox -l` lists them."""
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Run the service for real: embedded PostgreSQL, mailbox at /dev/mail. Extra words go to `regsvc serve`."""
+    session.install("-q", ".")
+    session.run("regsvc", "serve", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests with branch coverage; extra words go to pytest."""
+    session.install("-q", "-e", ".[test]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
+    if not session.posargs:
+        session.run("coverage", "report", "--fail-under=97")
+        session.run("coverage", "report", "--include=regsvc/domain/*,regsvc/flows/*", "--fail-under=100")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, floors and SQL."""
+    session.install("-q", "-e", ".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("flake8-async", "--enable=ASYNC", "regsvc", "tests", "benchmarks")
+    session.run("lint-imports")
+    session.run("sqlfluff", "lint", "-q", "sql")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, tests too."""
+    session.install("-q", "-e", ".[test,types,bench]")
+    session.run("mypy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure beside what people would use instead; prints a table, writes JSON."""
+    session.install("-q", "-e", ".[test,bench]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Run the fault tests in their large form; `-- --rounds N` sets how large."""
+    session.install("-q", "-e", ".[test]")
+    session.run("pytest", "tests/chaos", "-x", *(session.posargs or ["--rounds", "1000"]))

@@ -1,0 +1,1 @@
+"""asyncpg driven by Trio."""
