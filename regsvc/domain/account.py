@@ -1,0 +1,287 @@
+"""The life of an address as a pure machine, one function an event: (state, event, now, rules) -> Step.
+
+Rule 1. Every transition of a registration is here, and nothing here waits: no I/O, no clock, no randomness.
+Rule 2. A refusal is a value, because it may come *with* a new state: a wrong code spends a try.
+Rule 3. `now` is the database's clock, read after the address's lock was held; the sweeper tidies, it never decides.
+Rule 4. A proof names the very hash it was checked against: what changed between the check and the lock proves nothing.
+"""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final, Generic, TypeVar, assert_never
+from uuid import UUID
+
+from regsvc.domain.delivery import Effect, Letter, Mail, Publish
+from regsvc.domain.refusals import Refusal, Refused
+from regsvc.domain.values import Email, Locale, Username
+
+DAY: Final = timedelta(hours=24)
+HOUR: Final = timedelta(hours=1)
+ON_THE_WAY_MAX: Final = timedelta(minutes=10)  # how long a mail that was not sent yet keeps an address taken
+
+
+class DuplicatePolicy(Enum):
+    """What a second registration of an address meets while the first is live."""
+
+    CONFLICT = "conflict"
+    CLAIMS = "claims"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The knobs of the machine; counts are inclusive."""
+
+    code_attempts: int = 5
+    code_failures_per_day: int = 10
+    resend_cooldown: timedelta = timedelta(seconds=30)
+    resends_per_hour: int = 5
+    pending_ttl: timedelta = DAY
+    claims_max: int = 5  # checking a password costs one hash a claim: an address never holds more
+    duplicates: DuplicatePolicy = DuplicatePolicy.CONFLICT
+    limit_mails: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often something happened in a window that began at `since`."""
+
+    count: int = 0
+    since: datetime | None = None
+
+    def within(self, window: timedelta, now: datetime) -> "Tally":
+        """Return the tally as it counts now: itself, or empty when its window is over."""
+        return self if self.since is not None and now < self.since + window else Tally()
+
+    def plus_one(self, now: datetime) -> "Tally":
+        """Return the tally with one more."""
+        return Tally(self.count + 1, now if self.since is None else self.since)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The one live code of a claim; the code itself is nowhere, only its MAC."""
+
+    mac: bytes = field(repr=False)
+    expires_at: datetime
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A registration: somebody's unproved claim to the address, with a password and a code of its own."""
+
+    id: UUID
+    email: str
+    password_hash: str = field(repr=False)
+    created_at: datetime
+    live_until: datetime
+    expires_at: datetime
+    username: Username | None = None
+    locale: Locale | None = None
+    client: str | None = None
+    code: Code | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The account that proved the address."""
+
+    id: UUID
+    email: str
+    password_hash: str = field(repr=False)
+    activated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Everything that decides about one address, as it is under the address's lock."""
+
+    owner: Owner | None = None
+    claims: tuple[Claim, ...] = ()  # newest first
+    failures: Tally = Tally()  # wrong codes, over all claims, in 24 h
+    mails: Tally = Tally()  # mails caused, in 1 h
+    mailed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Passwords that were right: subject id to the stored hash they were checked against."""
+
+    hashes: Mapping[UUID, str] = field(repr=False)
+
+    def opens(self, subject: Claim | Owner) -> bool:
+        """Tell whether this proof is about `subject` as it is now."""
+        return self.hashes.get(subject.id) == subject.password_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Somebody claims the address."""
+
+    id: UUID
+    email: Email
+    password_hash: str = field(repr=False)
+    username: Username | None = None
+    locale: Locale | None = None
+    client: str | None = None
+    username_taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """The claimant asks for a new code."""
+
+    proof: Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Activate:
+    """The claimant shows a code; `macs` holds, per claim proved, the MAC the shown code has there."""
+
+    proof: Proof
+    macs: Mapping[UUID, bytes] = field(repr=False)
+
+
+T = TypeVar("T", bound=Claim | Owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[T]):
+    """What an event does: the state after it, what it comes to (or the refusal), and what must leave the service."""
+
+    state: Address
+    outcome: T | Refused
+    effects: tuple[Effect, ...] = ()
+
+
+def resend_available_at(state: Address, now: datetime, rules: Rules) -> datetime:
+    """Return when the next mail to this address may be asked for; not before `now`."""
+    if not rules.limit_mails:
+        return now
+    earliest = now if state.mailed_at is None else max(now, state.mailed_at + rules.resend_cooldown)
+    mails = state.mails.within(HOUR, now)
+    if mails.since is not None and mails.count > rules.resends_per_hour:  # the first mail is not a resend
+        earliest = max(earliest, mails.since + HOUR)
+    return earliest
+
+
+def register(state: Address, event: Register, now: datetime, rules: Rules) -> Step[Claim]:
+    """Claim the address: at most one live claim at a time, or several, as the rules have it."""
+    if state.owner is not None:
+        return Step(state, Refused(Refusal.USER_ALREADY_EXISTS))
+    if event.username_taken:
+        return Step(state, Refused(Refusal.USERNAME_TAKEN))
+    live = [claim.live_until for claim in state.claims if now < claim.live_until]
+    free_at = _free_at(live, rules)
+    if free_at is not None:
+        return Step(state, Refused(Refusal.REGISTRATION_PENDING, retry_after=free_at - now))
+    mails = state.mails.within(HOUR, now)
+    if rules.limit_mails and mails.since is not None and mails.count > rules.resends_per_hour:
+        return Step(state, Refused(Refusal.TOO_MANY_MAILS, retry_after=mails.since + HOUR - now))
+    claim = Claim(
+        id=event.id,
+        email=event.email.address,
+        password_hash=event.password_hash,
+        created_at=now,
+        live_until=now + ON_THE_WAY_MAX,
+        expires_at=now + rules.pending_ttl,
+        username=event.username,
+        locale=event.locale,
+        client=event.client,
+    )
+    return Step(
+        replace(state, claims=(claim, *_kept(state.claims, now, rules)), mails=mails.plus_one(now), mailed_at=now),
+        claim,
+        (Mail(Letter.ACTIVATION, claim.id), Publish("registration.created", claim.id)),
+    )
+
+
+def _free_at(live: list[datetime], rules: Rules) -> datetime | None:
+    """Return when an address with these live claims takes another; None: now."""
+    match rules.duplicates:
+        case DuplicatePolicy.CONFLICT:
+            return max(live, default=None)
+        case DuplicatePolicy.CLAIMS:
+            return min(live) if len(live) >= rules.claims_max else None
+        case _:
+            assert_never(rules.duplicates)
+
+
+def _kept(claims: tuple[Claim, ...], now: datetime, rules: Rules) -> tuple[Claim, ...]:
+    """Make room for one more: the oldest claims that are not live give way, a live one never does."""
+    surplus = len(claims) + 1 - rules.claims_max
+    gone = {claim.id for claim in [c for c in reversed(claims) if now >= c.live_until][: max(surplus, 0)]}
+    return tuple(claim for claim in claims if claim.id not in gone)
+
+
+def resend(state: Address, event: Resend, now: datetime, rules: Rules) -> Step[Claim]:
+    """Have another code mailed to the newest claim that the proof opens."""
+    proved = claims_proved(state, event.proof, now)
+    if isinstance(proved, Refused):
+        return Step(state, proved)
+    available_at = resend_available_at(state, now, rules)
+    if now < available_at:
+        refused = Refused(Refusal.RESEND_TOO_SOON, retry_after=available_at - now, resend_available_at=available_at)
+        return Step(state, refused)
+    claim = replace(proved[0], live_until=max(proved[0].live_until, now + ON_THE_WAY_MAX))
+    mails = state.mails.within(HOUR, now).plus_one(now)
+    after = replace(state, claims=_with(state.claims, claim), mails=mails, mailed_at=now)
+    return Step(after, claim, (Mail(Letter.ACTIVATION, claim.id),))
+
+
+def activate(state: Address, event: Activate, now: datetime, rules: Rules) -> Step[Owner]:
+    """Make a claim the account of its address, or spend a try."""
+    proved = claims_proved(state, event.proof, now)
+    if isinstance(proved, Refused):
+        return Step(state, proved)
+    shown = [(claim, code) for claim in proved if (code := claim.code) is not None and now < code.expires_at]
+    if not shown:
+        return Step(state, Refused(Refusal.ACTIVATION_CODE_EXPIRED))
+    failures = state.failures.within(DAY, now)
+    if failures.since is not None and failures.count >= rules.code_failures_per_day:
+        refused = Refused(Refusal.TOO_MANY_ATTEMPTS, attempts_left=0, retry_after=failures.since + DAY - now)
+        return Step(state, refused)
+    open_codes = [(claim, code) for claim, code in shown if code.failures < rules.code_attempts]
+    if not open_codes:
+        wait = max(resend_available_at(state, now, rules) - now, timedelta(seconds=1))
+        refused = Refused(Refusal.TOO_MANY_ATTEMPTS, attempts_left=0, retry_after=wait)
+        return Step(state, refused)
+    for claim, code in open_codes:
+        if hmac.compare_digest(code.mac, event.macs.get(claim.id, b"")):
+            return _activated(state, claim, now)
+    return _one_try_less(replace(state, failures=failures), *open_codes[0], now, rules)
+
+
+def _activated(state: Address, claim: Claim, now: datetime) -> Step[Owner]:
+    # Every other claim to the address goes with it: their passwords and codes prove nothing any more.
+    owner = Owner(claim.id, claim.email, claim.password_hash, now)
+    return Step(replace(state, owner=owner, claims=()), owner, (Publish("user.activated", claim.id),))
+
+
+def _one_try_less(state: Address, claim: Claim, code: Code, now: datetime, rules: Rules) -> Step[Owner]:
+    """Spend a try of the newest open code and of the address."""
+    spent = replace(code, failures=code.failures + 1)
+    after = replace(
+        state,
+        claims=_with(state.claims, replace(claim, code=spent)),
+        failures=state.failures.plus_one(now),
+    )
+    left = min(rules.code_attempts - spent.failures, rules.code_failures_per_day - after.failures.count)
+    return Step(after, Refused(Refusal.INVALID_ACTIVATION_CODE, attempts_left=left))
+
+
+def claims_proved(state: Address, proof: Proof, now: datetime) -> tuple[Claim, ...] | Refused:
+    """Return the claims that `proof` opens, newest first; or what a proof of nothing here is answered with."""
+    claims = tuple(claim for claim in state.claims if now < claim.expires_at and proof.opens(claim))
+    if claims:
+        return claims
+    if state.owner is not None and proof.opens(state.owner):
+        return Refused(Refusal.USER_ALREADY_ACTIVATED)
+    return Refused(Refusal.INVALID_CREDENTIALS)
+
+
+def _with(claims: tuple[Claim, ...], changed: Claim) -> tuple[Claim, ...]:
+    return tuple(changed if claim.id == changed.id else claim for claim in claims)

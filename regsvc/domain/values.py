@@ -1,0 +1,185 @@
+"""The words of the house as values: addresses, passwords, codes, secrets.
+
+Everything a person types becomes one of these once, at the door, and is trusted from there on.
+`idna` and `email_validator` are the two libraries this floor lets in: both are pure functions over tables,
+and IDNA (UTS 46) and RFC 5321 are nothing to write again.
+"""
+
+import hmac
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import Final, NewType, NoReturn
+
+import email_validator
+import idna
+
+EmailKey = NewType("EmailKey", str)
+"""The canonical form that decides whether two addresses are one; see `Email.parse`."""
+
+EMAIL_MAX: Final = 254  # octets; RFC 5321 4.5.3.1.3 without the angle brackets
+USERNAME: Final = re.compile(r"[a-z0-9_.-]{3,32}")
+LOCALE: Final = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8}){0,3}")  # the part of BCP 47 that letters are written in
+_CODE_NOISE: Final = str.maketrans(
+    "", "", " -\u00a0\u2010\u2011\u2012\u2013"
+)  # what people and mail programs put into codes
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What is wrong with something a person typed: `code` for programs, `message` for people."""
+
+    code: str
+    message: str
+
+
+class Secret:
+    """Text that cannot be printed, logged, formatted or pickled; `reveal()` is the only way out."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text itself; whoever calls this answers for where it goes."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __str__(self) -> str:
+        return "…"
+
+    def __format__(self, spec: str) -> str:
+        return "…"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(
+            self._text.encode("utf-8", "surrogatepass"), other._text.encode("utf-8", "surrogatepass")
+        )
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not serialised")
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """An address: `address` as the person typed it (mail goes exactly there), `key` as identity sees it."""
+
+    address: str
+    key: EmailKey
+
+    @classmethod
+    def parse(cls, text: str) -> "Email | Flaw":
+        """Read an address; blanks around it go, dots and `+tags` stay distinct.
+
+        The key: NFKC, local part casefolded, domain as lower-case A-labels (UTS 46) without a trailing dot.
+        """
+        address = text.strip()
+        if len(address.encode("utf-8", "surrogatepass")) > EMAIL_MAX:
+            return Flaw("too_long", f"An e-mail address has at most {EMAIL_MAX} octets.")
+        try:
+            typed = email_validator.validate_email(
+                address.removesuffix("."), check_deliverability=False, strict=True, test_environment=True
+            )
+            key = _key(typed.local_part, typed.domain)
+            # The folded form is the identity of a person: it has to be an address too.
+            email_validator.validate_email(key, check_deliverability=False, strict=True, test_environment=True)
+        except (email_validator.EmailNotValidError, idna.IDNAError, UnicodeError) as why:
+            return Flaw("invalid_email", f"This is not an e-mail address: {_sentence(str(why))}")
+        return cls(address.removesuffix("."), key)
+
+
+def _key(local: str, domain: str) -> EmailKey:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", local).casefold())
+    labels = idna.encode(unicodedata.normalize("NFKC", domain).rstrip("."), uts46=True, transitional=False)
+    return EmailKey(f"{folded}@{labels.decode('ascii').lower()}")
+
+
+def _sentence(text: str) -> str:
+    """Make a library's reason fit to be shown: printable, short, one sentence."""
+    plain = "".join(c for c in text if c.isprintable())[:200].strip()
+    return plain if plain.endswith(".") else f"{plain}."
+
+
+@dataclass(frozen=True, slots=True)
+class Username:
+    """A name to log in with: `name` as typed, `key` as identity sees it."""
+
+    name: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Username | Flaw":
+        """Read a username; the key is NFKC and casefolded, 3 to 32 of `a-z 0-9 _ . -`."""
+        name = text.strip()
+        key = unicodedata.normalize("NFKC", name).casefold()
+        if not USERNAME.fullmatch(key):
+            return Flaw("invalid_username", "A username has 3 to 32 characters: letters a to z, digits, and _ . -")
+        return cls(name, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Locale:
+    """The language a person reads, as a BCP 47 tag such as `en` or `de-AT`."""
+
+    tag: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Locale | Flaw":
+        """Read a language tag."""
+        tag = text.strip()
+        if len(tag) > 35 or not LOCALE.fullmatch(tag):  # RFC 5646 4.4.1: 35 characters hold every tag in use
+            return Flaw("invalid_locale", "A locale is a language tag such as en or de-AT.")
+        return cls(tag)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordRules:
+    """What a new password must be: length in code points after NFKC, and not one that everybody tries."""
+
+    shortest: int = 8
+    longest: int = 128
+    common: frozenset[str] = field(default=frozenset(), repr=False)
+    service: str = "regsvc"
+
+    def flaw(self, password: Secret, email: Email | None = None, username: Username | None = None) -> Flaw | None:
+        """Return why `password` is refused, or None."""
+        text = unicodedata.normalize("NFKC", password.reveal())
+        folded = text.casefold()
+        if len(text) < self.shortest:
+            return Flaw("too_short", f"A password has at least {self.shortest} characters.")
+        if len(text) > self.longest:
+            return Flaw("too_long", f"A password has at most {self.longest} characters.")
+        if len(set(folded)) == 1:
+            return Flaw("repeated", "This password is one character over and over.")
+        if folded in self.common:
+            return Flaw("common", "This password is among those that everybody tries first.")
+        if folded in self._context(email, username):
+            return Flaw("context", "This password is the address, the name, or the name of this service.")
+        return None
+
+    def _context(self, email: Email | None, username: Username | None) -> frozenset[str]:
+        words = {self.service.casefold()}
+        if email is not None:
+            words |= {email.address.casefold(), email.key, email.key.rpartition("@")[0]}
+        if username is not None:
+            words.add(username.key)
+        return frozenset(words)
+
+
+def read_code(text: str, digits: int) -> Secret | Flaw:
+    """Read a code of `digits` digits as people type it: spaces and dashes are ignored, leading zeros kept."""
+    code = unicodedata.normalize("NFKC", text).translate(_CODE_NOISE)
+    if len(code) == digits and code.isascii() and code.isdigit():
+        return Secret(code)
+    return Flaw("invalid_code", f"The code has {digits} digits, sent as a string.")

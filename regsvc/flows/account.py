@@ -1,0 +1,195 @@
+"""Register, resend, activate, and ask how it stands.
+
+Every verb is the same few lines: begin, load, decide, save, enqueue, commit; then ring. Hashing comes before the
+transaction, and what it was checked against is named in the proof, so the decision under the lock notices a change.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final, TypeVar
+from uuid import UUID
+
+import trio
+
+from regsvc import observe
+from regsvc.domain import account
+from regsvc.domain.account import Address, Claim, Owner, Proof, Step
+from regsvc.domain.delivery import Mail
+from regsvc.domain.refusals import Refusal, Refused
+from regsvc.domain.values import Email, EmailKey, Locale, Secret, Username
+from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords, Unavailable
+
+T = TypeVar("T", bound=Claim | Owner)
+ACTIVATE: Final = "activate"  # the purpose of the code, in its MAC and in `codes`
+ASK_AGAIN: Final = 1.0  # seconds; a long poll looks this often even if word of a mail is lost
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What somebody registers with; every part was read and found good at the door."""
+
+    email: Email
+    password: Secret
+    username: Username | None = None
+    locale: Locale | None = None
+    client: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """An address and a password, not yet checked."""
+
+    email: Email
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A registration that was accepted."""
+
+    id: UUID
+    email: str
+    created_at: datetime
+    resend_available_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """An account that was just activated."""
+
+    id: UUID
+    email: str
+    activated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """A new code is on its way."""
+
+    email: str
+    resend_available_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a registration stands."""
+
+    id: UUID
+    email: str
+    mail: MailState
+    code_expires_at: datetime | None
+    resend_available_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The flows of an address that somebody is proving. `ring` wakes the mailer; `patience` bounds a transaction."""
+
+    begin: Begin
+    directory: Directory
+    passwords: Passwords
+    crypto: Crypto
+    news: News
+    ring: Callable[[], None]
+    rules: account.Rules
+    patience: timedelta = field(default=timedelta(seconds=5))
+
+    async def register(self, form: Registration) -> Registered | Refused:
+        """Claim an address: when this returns, the registration is stored and its mail is under way."""
+        key = form.email.key
+        # A look without the lock spares the hash where the answer is no already; only the lock decides a yes.
+        state, now = await self.directory.look(key)
+        taken = form.username is not None and await self.directory.username_taken(form.username.key)
+        event = account.Register(
+            self.crypto.new_id(), form.email, "", form.username, form.locale, form.client, username_taken=taken
+        )
+        glimpse = account.register(state, event, now, self.rules).outcome
+        if isinstance(glimpse, Refused):
+            return self._refused("registration_refused", key, glimpse)
+        event = replace(event, password_hash=await self.passwords.hash(form.password))
+        step, now = await self._decide(key, partial(account.register, event=event, rules=self.rules))
+        if isinstance(step.outcome, Refused):
+            return self._refused("registration_refused", key, step.outcome)
+        observe.emit("registration_created", registration_id=str(event.id), address=self.crypto.pseudonym(key))
+        return Registered(
+            event.id,
+            form.email.address,
+            step.outcome.created_at,
+            account.resend_available_at(step.state, now, self.rules),
+        )
+
+    async def activate(self, who: Credentials, code: Secret) -> Activated | Refused:
+        """Turn a registration into the account of its address, if password and code are its own and the code lives."""
+        key = who.email.key
+        proof = await self._prove(who)
+        if isinstance(proof, Refused):
+            return self._refused("activation_refused", key, proof)
+        macs = {subject: self.crypto.mac(subject, ACTIVATE, code) for subject in proof.hashes}
+        event = account.Activate(proof, macs)
+        step, _ = await self._decide(key, partial(account.activate, event=event, rules=self.rules))
+        owner = step.outcome
+        if isinstance(owner, Refused):
+            return self._refused("activation_refused", key, owner)
+        observe.emit("activation_succeeded", user_id=str(owner.id), address=self.crypto.pseudonym(key))
+        return Activated(owner.id, owner.email, owner.activated_at)
+
+    async def resend(self, who: Credentials) -> Resent | Refused:
+        """Send a new code; the older one stops working when the new one is handed over."""
+        key = who.email.key
+        proof = await self._prove(who)
+        if isinstance(proof, Refused):
+            return self._refused("resend_refused", key, proof)
+        event = account.Resend(proof)
+        step, now = await self._decide(key, partial(account.resend, event=event, rules=self.rules))
+        if isinstance(step.outcome, Refused):
+            return self._refused("resend_refused", key, step.outcome)
+        observe.emit("resend_accepted", registration_id=str(step.outcome.id), address=self.crypto.pseudonym(key))
+        return Resent(step.outcome.email, account.resend_available_at(step.state, now, self.rules))
+
+    async def standing(self, who: Credentials, wait: timedelta) -> Standing | Refused:
+        """Tell how the registration stands; waits up to `wait` for its mail to leave."""
+        proof = await self._prove(who)
+        if isinstance(proof, Refused):
+            return proof
+        until = trio.current_time() + wait.total_seconds()
+        while True:
+            state, now = await self.directory.look(who.email.key)
+            proved = account.claims_proved(state, proof, now)
+            if isinstance(proved, Refused):
+                return proved
+            claim = proved[0]
+            status = await self.directory.mail_status(claim.id)
+            left = until - trio.current_time()
+            if status.mail is not MailState.QUEUED or left <= 0:
+                available_at = account.resend_available_at(state, now, self.rules)
+                return Standing(claim.id, claim.email, status.mail, status.code_expires_at, available_at)
+            await self.news.wait(claim.id, min(left, ASK_AGAIN))
+
+    async def _prove(self, who: Credentials) -> Proof | Refused:
+        """Check the password against everyone who has one here; nobody costs as much as somebody."""
+        state, _ = await self.directory.look(who.email.key)
+        subjects: list[Claim | Owner] = [*state.claims, *([state.owner] if state.owner else [])]
+        right = await self.passwords.check(who.password, [subject.password_hash for subject in subjects])
+        opened = {s.id: s.password_hash for s, ok in zip(subjects, right, strict=True) if ok}
+        return Proof(opened) if opened else Refused(Refusal.INVALID_CREDENTIALS)
+
+    async def _decide(self, key: EmailKey, decide: Callable[[Address, datetime], Step[T]]) -> tuple[Step[T], datetime]:
+        """One transaction: all of it, or nothing; a client that hangs up does not stop it half way."""
+        with trio.move_on_after(self.patience.total_seconds(), shield=True):
+            async with self.begin() as unit:
+                before, now = await unit.accounts.load(key)
+                step = decide(before, now)
+                await unit.accounts.save(key, before, step.state)
+                await unit.outgoing.add(step.effects, trace=observe.trace())
+            # Committed. A client that hangs up cancels us, so nothing after this line may matter:
+            # the bell only saves the mailer one poll of waiting.
+            if any(isinstance(effect, Mail) for effect in step.effects):
+                self.ring()
+            return step, now
+        raise Unavailable("database", f"a transaction took longer than {self.patience.total_seconds():g} s")
+
+    def _refused(self, event: observe.Event, key: EmailKey, refused: Refused) -> Refused:
+        observe.emit(event, refusal=refused.why.value, address=self.crypto.pseudonym(key))
+        return refused
