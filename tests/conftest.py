@@ -1,0 +1,37 @@
+"""What every floor's tests may ask for."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from regsvc.store.embedded import Cluster
+from tests.postgres import temporary_cluster, temporary_database
+
+_numbers = count()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rounds", type=int, default=None, metavar="N", help="how often loops go round; default: a few")
+
+
+@pytest.fixture(scope="session")
+def rounds(request: pytest.FixtureRequest) -> int | None:
+    """How many rounds were asked for; None: each test takes its own small number (`rounds or 15`)."""
+    asked: int | None = request.config.getoption("--rounds")
+    return asked
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """The session's PostgreSQL."""
+    with temporary_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def database(postgres: Cluster) -> Iterator[str]:
+    """The DSN of an empty database of the test's own."""
+    with temporary_database(postgres, f"test_{os.getpid()}_{next(_numbers)}") as dsn:
+        yield dsn
