@@ -9,7 +9,7 @@ CREATE TABLE addresses (
     mailed_at timestamptz,
     touched_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-COMMENT ON TABLE addresses IS 'An address somebody is proving now; its row lock serialises register, resend and activate.';
+COMMENT ON TABLE addresses IS 'An address being proved now; its row lock serialises register, resend and activate.';
 CREATE INDEX addresses_touched_at ON addresses (touched_at);
 
 CREATE TABLE registrations (
@@ -77,7 +77,7 @@ CREATE TABLE outbox (
     created_at timestamptz NOT NULL,
     sent_at timestamptz
 );
-COMMENT ON TABLE outbox IS 'What must leave the service, written in the transaction that caused it; no secret is in it.';
+COMMENT ON TABLE outbox IS 'What must leave the service, written in the transaction that caused it; holds no secret.';
 CREATE INDEX outbox_ready ON outbox (kind, not_before) WHERE state = 'ready';
 CREATE INDEX outbox_leased ON outbox (lease_until) WHERE state = 'leased';
 CREATE INDEX outbox_dead ON outbox (id) WHERE state = 'dead';

@@ -1,4 +1,4 @@
--- The development mailbox: empty in production. In the database, so that every process of the service shows the same one.
+-- The development mailbox: empty in production. In the database, so that every process shows the same one.
 
 CREATE TABLE mailbox (
     id uuid PRIMARY KEY,
