@@ -1,0 +1,226 @@
+"""One connection of Hypercorn's Trio worker, guarded: one task, no error leaves it, every wait has an end.
+
+Written over Hypercorn's own class (pinned, see `LEANED_ON`), because one cleartext connection can end a stock 0.18.0.
+
+Rule 1. What a client sends ends at most its own connection: `Connection.run` contains every error but a cancellation.
+Rule 2. HTTP/1.1 is never left (see `http11`); the proxy in front speaks the rest.
+Rule 3. One connection is one task. It reads a whole request, runs the app, writes the answer, and reads on: nothing
+        races, nothing needs a lock, and no handler is cancelled because its client hung up.
+Rule 4. Each wait for a client has a deadline: idle, head, body, and an answer that makes no progress.
+"""
+
+from contextlib import suppress
+from typing import Any, cast
+
+import h11
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from regsvc.http.door import Cut, Door, Refused, escaping
+from regsvc.http.http11 import Http11
+
+LEANED_ON = {  # what we override or call of the pinned Hypercorn, and its parameters; a contract test names what moved
+    "hypercorn.trio.tcp_server:TCPServer.__init__": "app config context state stream",
+    "hypercorn.trio.tcp_server:TCPServer.run": "",
+    "hypercorn.trio.tcp_server:TCPServer.protocol_send": "event",
+    "hypercorn.trio.task_group:TaskGroup.spawn_app": "app config scope send",
+    "hypercorn.trio.worker_context:WorkerContext.__init__": "max_requests",
+    "hypercorn.protocol.h11:H11Protocol.__init__": (
+        "app config context task_group connection_state ssl client server send"
+    ),
+    "hypercorn.protocol.h11:H11Protocol.handle": "event",
+    "hypercorn.protocol.h11:H11Protocol.stream_send": "event",
+    "hypercorn.protocol.h11:H11Protocol._handle_events": "",
+    "hypercorn.protocol.h11:H11Protocol._create_stream": "request",
+    "hypercorn.protocol.h11:H11Protocol._send_h11_event": "event",
+    "hypercorn.protocol.h11:H11Protocol._maybe_recycle": "",
+    "hypercorn.protocol.h11:H11Protocol._close_stream": "",
+    "hypercorn.protocol.http_stream:HTTPStream.__init__": (
+        "app config context task_group ssl client server send stream_id"
+    ),
+    "hypercorn.protocol.http_stream:HTTPStream.handle": "event",
+    "hypercorn.protocol.http_stream:HTTPStream.app_send": "message",
+    "hypercorn.protocol.http_stream:HTTPStream._send_error_response": "status_code",
+}
+
+READ_MAX = 16 * 1024  # bytes taken from the socket at once
+PIPELINED_MAX = 64 * 1024  # bytes kept for later while a handler watches for the client's hang-up
+LINGER_MAX = 64 * 1024  # bytes thrown away after the last answer, so that it outlives the reset
+GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)  # how a client's absence shows
+
+
+class Connection(TCPServer):
+    """One client, from accept to close, in one task."""
+
+    protocol: Http11  # type: ignore[assignment]  # never Hypercorn's wrapper: that one changes to HTTP/2
+
+    def __init__(self, door: Door, stream: trio.SocketStream) -> None:
+        super().__init__(
+            cast("Any", door.app),
+            door.config,
+            door.context,
+            ConnectionState({}),
+            cast("trio.SSLStream[trio.SocketStream]", stream),
+        )
+        self._door = door
+        self._socket = stream.socket
+        self._closing = False  # nothing more is read or answered
+        self._ended = False  # the client says no more
+        self._answers = 0
+        self._since = trio.current_time()
+        self._phase: Cut = Cut.IDLE
+        self._taken = 0  # bytes read for the request at hand
+        self._waiting = trio.CancelScope()
+        self._watching = trio.CancelScope()
+        self._listening = trio.Lock()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being read, handled or answered."""
+        return hasattr(self, "protocol") and self.protocol.stream is not None
+
+    async def run(self) -> None:
+        """Serve this client until either side has enough.
+
+        Errors: none but Cancelled, KeyboardInterrupt and SystemExit (alone or in a group); the rest is told.
+        """
+        self._door.accepted += 1
+        try:
+            await self._converse()
+        except GONE:
+            pass
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 – the guard: a client never ends the process
+            self._door.contained += 1
+            self._door.observe.connection_contained(error)
+            if (rest := escaping(error)) is not None:
+                raise rest from None
+        except trio.Cancelled:
+            if self.busy:
+                self._door.grace_over += 1
+                self._cut(Cut.GRACE_OVER)
+            raise
+        finally:
+            self._door.connections.discard(self)
+            self._socket.close()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Write, or note what the protocol says about the connection."""
+        if isinstance(event, RawData):
+            await self._write(event.data)
+        elif isinstance(event, Closed):
+            self._closing = True
+        elif isinstance(event, Updated) and event.idle:
+            self._answers += 1
+            self._taken = 0
+            self._since = trio.current_time()
+
+    async def hung_up(self) -> None:
+        """Return when the client has hung up or half-closed, or the server drains; what it sends meanwhile is kept."""
+        async with self._listening:
+            while not (self._ended or self._closing or self._door.draining):
+                with trio.CancelScope() as self._watching:
+                    if len(self.protocol.unread) > PIPELINED_MAX:
+                        await trio.sleep_forever()
+                    self.protocol.connection.receive_data(await self._read())
+
+    def hurry(self) -> None:
+        """Stop waiting for what may never come; called once, when the server begins to drain."""
+        self._watching.cancel(reason="the server drains")
+        if self._phase is not Cut.IDLE:
+            return
+        if not self._answers:  # accepted just now, and perhaps asking at this very moment
+            self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + self._door.limits.fresh)
+        elif not self._socket.is_readable():
+            self._waiting.cancel(reason="the server drains")
+
+    async def _converse(self) -> None:
+        family = self._socket.family
+        client = parse_socket_addr(family, cast("Any", self._socket.getpeername()))
+        server = parse_socket_addr(family, cast("Any", self._socket.getsockname()))
+        self.protocol = Http11(self._door, self.protocol_send, self.hung_up, client, server)
+        try:
+            self._enter()
+            while not (self._closing or self._ended):
+                await self.protocol.handle(RawData(await self._next()))
+        except Refused as refused:
+            self._door.refused += 1
+            self._door.observe.request_refused(refused.status, refused.name, refused.detail)
+            await self.protocol.answer(refused)
+        if not self._ended:
+            await self._linger()
+
+    def _enter(self) -> None:
+        if len(self._door.connections) >= self._door.limits.connections:
+            raise Refused(503, "Overloaded", "Too many connections are open; try again in a moment.")
+        self._door.connections.add(self)
+
+    async def _next(self) -> bytes:
+        """The client's next bytes; none when it has no more to say, or said nothing in time."""
+        with trio.CancelScope(deadline=self._deadline()) as self._waiting:
+            data = await self._read()
+            self._taken += len(data)
+            if self._taken > 4 * self._door.limits.body + PIPELINED_MAX:
+                raise Refused(413, "PayloadTooLarge", "The body is wrapped in too much chunking.")
+            return data
+        if self._phase is Cut.IDLE:
+            self._ended = True
+            return b""
+        self._cut(self._phase)
+        raise Refused(408, "RequestTimeout", "The request did not arrive in time.")
+
+    def _deadline(self) -> float:
+        """When the wait for the client ends. Trickling bytes do not move it."""
+        limits = self._door.limits
+        if self.protocol.connection.their_state is h11.SEND_BODY:
+            phase, seconds = Cut.SLOW_BODY, limits.body_arrives
+        elif self.protocol.unread:
+            phase, seconds = Cut.SLOW_HEAD, limits.head
+        else:
+            phase, seconds = Cut.IDLE, limits.idle
+        if phase is not self._phase:
+            self._phase, self._since = phase, trio.current_time()
+        if self._door.draining and phase is Cut.IDLE:
+            seconds = min(seconds, limits.fresh)
+        return self._since + seconds
+
+    async def _read(self) -> bytes:
+        try:
+            data = bytes(await self.stream.receive_some(READ_MAX))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        self._ended = not data
+        return data
+
+    async def _write(self, data: bytes) -> None:
+        """Send all of `data`; a client that takes none of it for a while is cut."""
+        view, stalls = memoryview(data), self._door.limits.send_stalls
+        if self._socket.fileno() < 0:
+            return
+        with trio.CancelScope(deadline=trio.current_time() + stalls) as patience, suppress(*GONE):
+            while view:
+                view = view[await self._socket.send(view) :]
+                patience.deadline = trio.current_time() + stalls
+            return
+        if patience.cancelled_caught:
+            self._cut(Cut.SLOW_READER)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close at once, which also wakes whoever reads."""
+        self._closing = True
+        self._socket.close()
+
+    def _cut(self, why: Cut) -> None:
+        self._door.cut += 1
+        self._door.observe.connection_cut(why)
+
+    async def _linger(self) -> None:
+        """Let the client take our answer: closing over unread bytes sends a reset, and that overtakes it."""
+        left = LINGER_MAX
+        with trio.move_on_after(self._door.limits.linger), suppress(*GONE):
+            await self.stream.send_eof()
+            while left > 0 and (data := await self._read()):
+                left -= len(data)

@@ -1,0 +1,245 @@
+"""HTTP/1.1 as Hypercorn speaks it, unable to become anything else, stricter, and with answers in one write.
+
+Rule 1. No upgrade, no prior knowledge, no websocket: a request is an HTTP exchange, or is refused.
+Rule 2. What two servers might read differently is refused: bare LF, two lengths, a length beside Transfer-Encoding.
+Rule 3. The app runs once the whole body is here, in the task that read it: no task, channel or nursery per request.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import h11
+from hypercorn.config import Config
+from hypercorn.events import Event, RawData
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, H11SendableEvent
+
+from regsvc.http.door import Door, Refused, escaping
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+CONTENT_LENGTH = re.compile(rb"\ncontent-length[ \t]*:", re.IGNORECASE)
+
+Address = tuple[str, int] | None
+
+
+class Http11(H11Protocol):
+    """Hypercorn's HTTP/1.1, made unable to become anything else, with answers in one write."""
+
+    connection: h11.Connection  # never Hypercorn's websocket stand-in
+    stream: HTTPStream | None
+
+    def __init__(
+        self,
+        door: Door,
+        send: Callable[[Event], Awaitable[None]],
+        hung_up: Callable[[], Awaitable[None]],
+        client: Address,
+        server: Address,
+    ) -> None:
+        tasks = cast("Any", _SameTask(door, hung_up))
+        app, state = cast("Any", door.app), ConnectionState({})
+        super().__init__(
+            app, door.config, door.context, tasks, state, ssl=False, client=client, server=server, send=send
+        )
+        self._door = door
+        self._held = b""
+        self._method = b""  # of the request at hand
+
+    @property
+    def unread(self) -> bytes:
+        """What was received and not yet made sense of."""
+        return bytes(self.connection.trailing_data[0])
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Pass an answer's part on; a draining server says that it is the last one."""
+        if isinstance(event, Response) and self._door.draining:
+            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
+        elif isinstance(event, StreamClosed):
+            self._door.answered += 1
+            self._method = b""
+        await super().stream_send(event)
+
+    async def answer(self, refused: Refused) -> None:
+        """Refuse the request at hand, if it can still be answered. The connection is of no more use then."""
+        self.stream = None
+        if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            return
+        headers, body = self._door.refuse(refused.status, refused.name, refused.detail)
+        ends = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        head = [*headers, *ends, *self.config.response_headers("h11")]
+        await self._send_h11_event(h11.Response(status_code=refused.status, headers=head))
+        if self._method != b"HEAD":
+            await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+    async def _handle_events(self) -> None:
+        """Take what has arrived, request by request, until more is needed."""
+        while True:
+            if self.connection.they_are_waiting_for_100_continue:
+                await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+            event = self._next_event()
+            if isinstance(event, h11.Request):
+                await self._create_stream(event)
+            elif isinstance(event, h11.Data) and self.stream is not None:
+                await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+            elif isinstance(event, h11.EndOfMessage) and self.stream is not None:
+                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+            else:  # more is needed, or the connection has seen its last request
+                break
+
+    def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self.connection.their_state is h11.IDLE:
+            _check_lines(self.unread)
+        try:
+            return self.connection.next_event()
+        except h11.RemoteProtocolError as error:
+            # h11 hints at 501 for an unknown Transfer-Encoding: whose fault it is, is plain enough.
+            status = error.error_status_hint if error.error_status_hint < 500 else 400
+            name = "HeadersTooLarge" if status == 431 else "MalformedRequest"
+            raise Refused(status, name, f"{str(error).capitalize()}.") from error
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        """Begin an exchange. Whatever `Upgrade` says, it is an HTTP one."""
+        self._method = request.method
+        target = _check_request(request, self._door.limits.body)
+        send = self.stream_send
+        self.stream = Exchange(
+            self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, send, STREAM_ID
+        )
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode(),
+                raw_path=target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        """Write an event; a head of known length waits for what follows it, so that both leave in one segment."""
+        self._held += self.connection.send(event)
+        if isinstance(event, h11.Response) and any(name == b"content-length" for name, _ in event.headers):
+            return
+        held, self._held = self._held, b""
+        if held:
+            await self.send(RawData(held))
+
+
+class Exchange(HTTPStream):
+    """One request and its answer."""
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Answer for an app that failed before it said anything."""
+        refuse = cast("_SameTask", self.task_group).door.refuse
+        headers, body = refuse(status_code, "InternalError", "Something went wrong on our side.")
+        length = (b"content-length", b"%d" % len(body))
+        await self.app_send({"type": "http.response.start", "status": status_code, "headers": [*headers, length]})
+        await self.app_send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """The app's side of an exchange: gathers the body, then runs the app where the last of it arrived."""
+
+    door: Door
+    hung_up: Callable[[], Awaitable[None]]
+    scope: dict[str, Any]
+    send: Callable[[ASGISendEvent | None], Awaitable[None]]
+    body: bytearray = field(default_factory=bytearray)
+    told: bool = False
+
+    async def put(self, message: ASGIReceiveEvent) -> None:
+        """Take a piece of the body; the last one runs the app to its end."""
+        if message["type"] != "http.request":
+            return  # the exchange is over; who wants to know about the client asks `receive`
+        self.body += message["body"]
+        if len(self.body) > self.door.limits.body:
+            raise _too_large(self.door.limits.body)
+        if not message["more_body"]:
+            await self._run()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The whole body first; after that, wait for the client to hang up or the server to drain."""
+        if not self.told:
+            self.told = True
+            return {"type": "http.request", "body": bytes(self.body), "more_body": False}
+        await self.hung_up()
+        return {"type": "http.disconnect"}
+
+    async def _run(self) -> None:
+        try:
+            await self.door.app(cast("Any", self.scope), self.receive, cast("Any", self.send))
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 – an app's error ends its request only
+            self.door.observe.handler_failed(error)
+            if (rest := escaping(error)) is not None:
+                raise rest from None
+        await self.send(None)
+
+
+@dataclass(frozen=True, slots=True)
+class _SameTask:
+    """Stands where Hypercorn expects a task group, and spawns nothing."""
+
+    door: Door
+    hung_up: Callable[[], Awaitable[None]]
+
+    async def spawn_app(
+        self,
+        _app: object,
+        _config: Config,
+        scope: dict[str, Any],
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        return _Call(self.door, self.hung_up, scope, send).put
+
+
+def _malformed(detail: str) -> Refused:
+    return Refused(400, "MalformedRequest", detail)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, "PayloadTooLarge", f"The body may have {limit} bytes at most.")
+
+
+def _check_lines(unread: bytes) -> None:
+    """Refuse what h11 forgives and another server may read otherwise (RFC 9112, 2.2 and 6.3)."""
+    end = unread.find(b"\r\n\r\n")
+    head = unread if end < 0 else unread[: end + 4]
+    if head.count(b"\n") != head.count(b"\r\n"):
+        raise _malformed("Lines end with CR LF.")
+    if len(CONTENT_LENGTH.findall(head)) > 1:
+        raise _malformed("Content-Length is given more than once.")
+
+
+def _check_request(request: h11.Request, body_max: int) -> bytes:
+    """Refuse what no handler should see; return the target in origin form."""
+    if request.method not in METHODS:
+        raise _malformed("The method is unknown here.")
+    if request.http_version not in {b"1.0", b"1.1"}:
+        raise _malformed("The version is neither HTTP/1.0 nor HTTP/1.1.")
+    headers = dict(request.headers)
+    length = headers.get(b"content-length")
+    if length is not None and b"transfer-encoding" in headers:
+        raise _malformed("Transfer-Encoding and Content-Length exclude each other.")
+    if length is not None and int(length) > body_max:
+        raise _too_large(body_max)
+    return request.target if request.target.startswith(b"/") else _origin_form(request.target)
+
+
+def _origin_form(target: bytes) -> bytes:
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        raise _malformed("The request target cannot be read.") from None
+    if parts.scheme not in {b"http", b"https"} or not parts.netloc:
+        raise _malformed("The request target is neither a path nor an http(s) address.")
+    return (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")

@@ -1,0 +1,162 @@
+"""The HTTP server: guarded Hypercorn in our own nursery, from a listening socket to a drain that counts.
+
+Hypercorn's `serve` is not used, only its classes (see `guard`): it would start its own unguarded connections, leaves
+idle ones open while it drains, and does not say what it cut. TLS, HTTP/2 and websockets belong to the proxy in front.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import orjson
+import trio
+from hypercorn.config import Config
+from quart_trio import QuartTrio
+
+from regsvc.http.connection import LeanConnection
+from regsvc.http.door import Cut, Door, Headers, Limits, Refuse, ServerEvents
+from regsvc.http.guard import LEANED_ON, Connection
+
+__all__ = [
+    "HYPERCORN",
+    "LEANED_ON",
+    "Cut",
+    "Drained",
+    "Limits",
+    "Refuse",
+    "Server",
+    "ServerEvents",
+    "Statistics",
+    "serve",
+]
+
+HYPERCORN = "0.18.0"  # the release whose internals are guarded; another one is refused at start
+BACKLOG = 2048  # connections the kernel holds while we are busy
+DEFAULT_LIMITS = Limits()
+HEAD_MAX = 16 * 1024  # bytes of a request's head
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a server is doing (`connections`, `in_flight`) and has done since its start."""
+
+    connections: int
+    in_flight: int
+    accepted: int
+    answered: int
+    refused: int
+    contained: int
+    cut: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How a server ended: requests in flight when it stopped accepting, answered since, cut when grace was over."""
+
+    in_flight: int
+    finished: int
+    cut: int
+
+
+class Server:
+    """A running server, as `serve` hands it to its caller through `task_status`."""
+
+    def __init__(self, door: Door, addresses: tuple[str, ...]) -> None:
+        self._door = door
+        self.addresses = addresses
+
+    def statistics(self) -> Statistics:
+        """Count; cheap enough for a metrics scrape, not for every request."""
+        door = self._door
+        return Statistics(
+            connections=len(door.connections),
+            in_flight=door.in_flight(),
+            accepted=door.accepted,
+            answered=door.answered,
+            refused=door.refused,
+            contained=door.contained,
+            cut=door.cut,
+        )
+
+
+def plain_refusal(status: int, name: str, detail: str, /) -> tuple[Headers, bytes]:
+    """A minimal RFC 9457 problem, for apps which bring no words of their own."""
+    problem = {"type": "about:blank", "status": status, "error": name, "detail": detail}
+    return [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")], orjson.dumps(problem)
+
+
+async def serve(
+    app: QuartTrio,
+    sockets: Sequence[int],
+    *,
+    shutdown: Callable[[], Awaitable[None]],
+    observe: ServerEvents,
+    refuse: Refuse = plain_refusal,
+    limits: Limits = DEFAULT_LIMITS,
+    grace: float = 30.0,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> Drained:
+    """Serve `app` on listening `sockets` (file descriptors, ours from now on) until `shutdown` returns, then drain.
+
+    Draining: nothing more is accepted, idle connections close at once, streams and long polls are told to end, requests
+    in flight have `grace` seconds. The app's connection class is replaced by the lean one.
+    Cancellation: everything is cut at once. Errors: those of the app's start-up and of the sockets; no client's.
+    """
+    door = Door(app=app, config=_config(grace), limits=limits, refuse=refuse, observe=observe)
+    listeners = [_listener(fd) for fd in sockets]
+    accept = partial(trio.serve_listeners, partial(_welcome, door), listeners)
+    app.asgi_http_class = LeanConnection
+    async with trio.open_nursery() as background:
+        app.nursery = background  # Quart's own background tasks; our actors are siblings of this server instead
+        await app.startup()
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                await accepting.start(partial(accept, handler_nursery=connections), name="accept")
+                task_status.started(Server(door, tuple(_address(listener) for listener in listeners)))
+                await shutdown()
+                accepting.cancel_scope.cancel(reason="the server drains")
+            in_flight, answered = door.in_flight(), door.answered
+            await _drain(door)
+            connections.cancel_scope.deadline = trio.current_time() + grace
+        await app.shutdown()
+    return Drained(in_flight=in_flight, finished=door.answered - answered, cut=door.grace_over)
+
+
+async def _drain(door: Door) -> None:
+    await door.context.terminated.set()
+    for connection in list(door.connections):
+        connection.hurry()
+
+
+async def _welcome(door: Door, stream: trio.SocketStream) -> None:
+    await Connection(door, stream).run()
+
+
+def _config(grace: float) -> Config:
+    if (found := version("hypercorn")) != HYPERCORN:
+        raise RuntimeError(f"hypercorn {found} is installed, the guard was written for {HYPERCORN}")
+    config = Config()
+    config.accesslog = None  # it can be forged by %0d%0a; the app logs its requests itself
+    config.errorlog = None  # errors go to `observe`
+    config.include_server_header = False
+    config.h11_max_incomplete_size = HEAD_MAX
+    config.graceful_timeout = grace
+    return config
+
+
+def _listener(fd: int) -> trio.SocketListener:
+    listening = socket.socket(fileno=fd)
+    if listening.family in {socket.AF_INET, socket.AF_INET6}:  # accepted sockets inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.listen(BACKLOG)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+def _address(listener: trio.SocketListener) -> str:
+    name = listener.socket.getsockname()
+    if listener.socket.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if listener.socket.family == socket.AF_INET6 else name[0]
+    return f"http://{host}:{name[1]}"
