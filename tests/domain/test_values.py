@@ -1,0 +1,184 @@
+import pickle
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regsvc.domain.values import EMAIL_MAX, Email, Flaw, Locale, PasswordRules, Secret, Username, read_code
+
+
+@pytest.mark.parametrize(
+    ("typed", "address", "key"),
+    [
+        ("a@b.co", "a@b.co", "a@b.co"),
+        ("  A.b+Tag@B.CO\t", "A.b+Tag@B.CO", "a.b+tag@b.co"),  # dots and tags stay distinct
+        ("user@example.com.", "user@example.com", "user@example.com"),
+        ("Ünï@exämple.de", "Ünï@exämple.de", "ünï@xn--exmple-cua.de"),
+        ("a@xn--exmple-cua.de", "a@xn--exmple-cua.de", "a@xn--exmple-cua.de"),
+        ("ſ@x.org", "ſ@x.org", "s@x.org"),  # the long s folds to the short one
+        ("ﬁ@x.org", "ﬁ@x.org", "fi@x.org"),  # NFKC opens the ligature
+        ("Straße@faß.de", "Straße@faß.de", "strasse@xn--fa-hia.de"),  # UTS 46 non-transitional keeps ß in domains
+        ("a@ｅxample。org", "a@ｅxample。org", "a@example.org"),
+        ("İ@x.org", "İ@x.org", "i\u0307@x.org"),  # Python and PostgreSQL disagree here; only Python is asked
+        ("ΑΣ@x.org", "ΑΣ@x.org", "ασ@x.org"),
+        ("load@example.test", "load@example.test", "load@example.test"),
+    ],
+)
+def test_an_address_has_one_key(typed: str, address: str, key: str) -> None:
+    assert Email.parse(typed) == Email(address, key)  # type: ignore[arg-type]  # a key written out
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "a",
+        "@x.org",
+        "a@",
+        "a@x",
+        "a@localhost",
+        "a..b@x.org",
+        '"a b"@x.org',
+        "a@[127.0.0.1]",
+        "a@1.2.3.4",
+        "a@exa mple.org",
+        "a@x.org\r\nBcc: b@y.org",
+        "a\x00@x.org",
+        "a\ud800@x.org",
+        "\u200ba@x.org",
+        "a@-x.org",
+        "a@xn--\u00fc.org",
+        "a" * 65 + "@x.org",
+        "a@b.org, c@d.org",
+    ],
+)
+def test_what_is_no_address_is_refused_with_a_sentence(typed: str) -> None:
+    flaw = Email.parse(typed)
+    assert isinstance(flaw, Flaw)
+    assert flaw.code == "invalid_email"
+    assert flaw.message.endswith(".")
+    assert flaw.message.isprintable()
+
+
+def test_a_long_address_is_refused_by_its_octets() -> None:
+    local = "ü" * 32
+    assert isinstance(Email.parse(f"{local}@x.org"), Email)
+    flaw = Email.parse(f"{local}@{'.'.join(['b' * 60] * 4)}.org")
+    assert isinstance(flaw, Flaw)
+    assert flaw.code == "too_long"
+    assert str(EMAIL_MAX) in flaw.message
+
+
+def test_a_key_that_is_no_address_any_more_is_refused() -> None:
+    # U+0149 folds into two letters: 32 of them still make a local part of 64, 33 do not, though 33 were typed.
+    assert isinstance(Email.parse("\u0149" * 32 + "@x.org"), Email)
+    assert isinstance(Email.parse("\u0149" * 33 + "@x.org"), Flaw)
+
+
+@given(st.text(max_size=40), st.text(string.ascii_letters + "üßİſ.-", min_size=1, max_size=20))
+def test_reading_an_address_never_fails_and_its_key_is_its_own_key(local: str, domain: str) -> None:
+    email = Email.parse(f"{local}@{domain}.org")
+    if isinstance(email, Email):
+        again = Email.parse(email.key)
+        assert isinstance(again, Email)
+        assert again.key == email.key
+        assert email.address.strip() == email.address
+
+
+@pytest.mark.parametrize(("typed", "key"), [("Ada_L.", "ada_l."), (" bob-1 ", "bob-1"), ("ＡＤＡ", "ada")])
+def test_a_username_has_one_key(typed: str, key: str) -> None:
+    username = Username.parse(typed)
+    assert isinstance(username, Username)
+    assert username.key == key
+    assert username.name == typed.strip()
+
+
+@pytest.mark.parametrize("typed", ["", "ab", "a" * 33, "with space", "ünï", "a\x00b", "a@b.co"])
+def test_what_is_no_username_is_refused(typed: str) -> None:
+    flaw = Username.parse(typed)
+    assert isinstance(flaw, Flaw)
+    assert flaw.code == "invalid_username"
+
+
+@pytest.mark.parametrize("typed", ["en", "de-AT", "zh-Hant-TW", " fr "])
+def test_a_locale_is_a_language_tag(typed: str) -> None:
+    assert Locale.parse(typed) == Locale(typed.strip())
+
+
+@pytest.mark.parametrize("typed", ["", "e", "en_US", "en-", "x" * 40, "de-" + "a-" * 20, "../../etc"])
+def test_what_is_no_locale_is_refused(typed: str) -> None:
+    flaw = Locale.parse(typed)
+    assert isinstance(flaw, Flaw)
+    assert flaw.code == "invalid_locale"
+
+
+RULES = PasswordRules(common=frozenset({"correct horse"}))
+EMAIL = Email("Ada.Lovelace@Example.org", "ada.lovelace@example.org")  # type: ignore[arg-type]  # a key written out
+NAME = Username("Countess-1", "countess-1")
+
+
+@pytest.mark.parametrize(
+    ("password", "code"),
+    [
+        ("seven77", "too_short"),
+        ("\u00e9" * 7, "too_short"),
+        ("e\u0301" * 7, "too_short"),  # seven characters after NFKC, fourteen code points before
+        ("x" + "y" * 128, "too_long"),
+        ("aaaaaaaa", "repeated"),
+        ("Correct Horse", "common"),
+        ("ada.lovelace@example.ORG", "context"),
+        ("ADA.LOVELACE", "context"),
+        ("countess-1", "context"),
+    ],
+)
+def test_a_weak_password_is_refused_with_the_reason(password: str, code: str) -> None:
+    flaw = RULES.flaw(Secret(password), EMAIL, NAME)
+    assert flaw is not None
+    assert flaw.code == code
+    assert password not in flaw.message
+
+
+@pytest.mark.parametrize(
+    "password", ["correct horse battery", "pässwörter", "x" * 127 + "y", "        !", "🐎🔋📎🐎🔋📎🐎🔋"]
+)
+def test_a_password_needs_no_composition(password: str) -> None:
+    assert RULES.flaw(Secret(password), EMAIL, NAME) is None
+    assert RULES.flaw(Secret(password)) is None
+
+
+def test_the_name_of_the_service_is_no_password() -> None:
+    flaw = PasswordRules(shortest=6).flaw(Secret("RegSvc"))
+    assert flaw is not None
+    assert flaw.code == "context"
+
+
+@pytest.mark.parametrize("typed", ["0042", "00 42", "00-42", " 0042 ", "00\u201142", "００４２", "00\u00a042"])
+def test_a_code_is_read_as_people_type_it(typed: str) -> None:
+    assert read_code(typed, 4) == Secret("0042")
+
+
+@pytest.mark.parametrize("typed", ["", "42", "00421", "004a", "-+42", "٠٠٤٢", "0042\x00", "²²²²a"])
+def test_what_is_no_code_is_refused(typed: str) -> None:
+    flaw = read_code(typed, 4)
+    assert isinstance(flaw, Flaw)
+    assert flaw.code == "invalid_code"
+    assert "4 digits" in flaw.message
+
+
+def test_a_secret_cannot_be_printed() -> None:
+    secret = Secret("hunter2")
+    assert "hunter2" not in f"{secret} {secret!r} {secret!s} {secret:>20} %s" % secret
+    assert secret.reveal() == "hunter2"
+    with pytest.raises(TypeError, match="not serialised"):
+        pickle.dumps(secret)
+
+
+def test_secrets_compare_by_their_text() -> None:
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("\ud800") == Secret("\ud800")
+    assert Secret("a") != "a"
+    assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
+    assert Secret("a")
+    assert not Secret("")
