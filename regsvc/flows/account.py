@@ -7,7 +7,6 @@ transaction, and what it was checked against is named in the proof, so the decis
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -109,7 +108,7 @@ class Accounts:
         if isinstance(glimpse, Refused):
             return self._refused("registration_refused", key, glimpse)
         event = replace(event, password_hash=await self.passwords.hash(form.password))
-        step, now = await self._decide(key, partial(account.register, event=event, rules=self.rules))
+        step, now = await self._decide(key, lambda state, now: account.register(state, event, now, self.rules))
         if isinstance(step.outcome, Refused):
             return self._refused("registration_refused", key, step.outcome)
         observe.emit("registration_created", registration_id=str(event.id), address=self.crypto.pseudonym(key))
@@ -128,7 +127,7 @@ class Accounts:
             return self._refused("activation_refused", key, proof)
         macs = {subject: self.crypto.mac(subject, ACTIVATE, code) for subject in proof.hashes}
         event = account.Activate(proof, macs)
-        step, _ = await self._decide(key, partial(account.activate, event=event, rules=self.rules))
+        step, _ = await self._decide(key, lambda state, now: account.activate(state, event, now, self.rules))
         owner = step.outcome
         if isinstance(owner, Refused):
             return self._refused("activation_refused", key, owner)
@@ -142,7 +141,7 @@ class Accounts:
         if isinstance(proof, Refused):
             return self._refused("resend_refused", key, proof)
         event = account.Resend(proof)
-        step, now = await self._decide(key, partial(account.resend, event=event, rules=self.rules))
+        step, now = await self._decide(key, lambda state, now: account.resend(state, event, now, self.rules))
         if isinstance(step.outcome, Refused):
             return self._refused("resend_refused", key, step.outcome)
         observe.emit("resend_accepted", registration_id=str(step.outcome.id), address=self.crypto.pseudonym(key))
