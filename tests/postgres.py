@@ -14,15 +14,21 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a private folder there
 
 
 @contextmanager
-def temporary_cluster() -> Iterator[Cluster]:
-    """A cluster in memory where there is room, so that its fsync costs nothing; gone at the end of the block."""
+def temporary_folder(name: str = "regsvc-tests-") -> Iterator[Path]:
+    """A private folder in memory where there is room, so that fsync costs nothing; gone at the end of the block."""
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > SPACE
-    folder = Path(tempfile.mkdtemp(prefix="regsvc-tests-", dir=MEMORY if roomy else None))
+    folder = Path(tempfile.mkdtemp(prefix=name, dir=MEMORY if roomy else None))
     try:
-        with open_embedded(folder) as cluster:
-            yield cluster
+        yield folder
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def temporary_cluster() -> Iterator[Cluster]:
+    """A cluster in a temporary folder, stopped and gone at the end of the block."""
+    with temporary_folder() as folder, open_embedded(folder) as cluster:
+        yield cluster
 
 
 def psql(cluster: Cluster, statement: str, *, database: str | None = None) -> str:

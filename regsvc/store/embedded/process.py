@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -73,16 +73,22 @@ def owned(folder: Path) -> Iterator[None]:
     Raises AlreadyOwned after half a second; a process that was just killed may take that long to let go.
     The lock goes with the last copy of its descriptor, so a child made by a bare fork keeps it; exec does not.
     """
-    lock = os.open(folder / "postgres.owner", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
+    with _descriptor(folder / "postgres.owner", os.O_RDWR | os.O_CREAT) as lock:
         if not wait_until(lambda: _lock(lock), OWNER_SECONDS):
             said = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
             raise AlreadyOwned(folder, int(said) if said.isdigit() else None)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
+
+
+@contextmanager
+def _descriptor(path: Path, flags: int) -> Iterator[int]:
+    opened = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    try:
+        yield opened
     finally:
-        os.close(lock)
+        os.close(opened)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
@@ -114,49 +120,46 @@ class Kin:
         self,
         command: Sequence[str | Path],
         *,
-        cwd: Path,
+        on: Path,
         last_wish: signal.Signals,
         stdin: int,
         output: IO[bytes] | int,
     ) -> subprocess.Popen[bytes]:
-        """Start `command` in `cwd` once no kin is left; the kernel sends it `last_wish` when this process dies.
+        """Start `command` on the cluster in folder `on`; the kernel sends it `last_wish` when this process dies.
 
         For the main thread only: to the kernel the parent is the thread, and it dies with that.
         A session of its own keeps the terminal's Ctrl-C away from it: its owner decides when it ends.
+        Raises EmbeddedError if there is kin left.
         """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError(
-                "the embedded PostgreSQL is started from the main thread: it ends with the thread that does"
+                "the embedded PostgreSQL is started from the main thread: it ends with its parent thread"
             )
-        prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-        account, owner = self.account, os.getpid()
-
-        def vow() -> None:
-            # Runs in the child after the change of account, which would have cleared the wish.
-            if prctl is not None:
-                prctl(PR_SET_PDEATHSIG, int(last_wish), 0, 0, 0)
-            if os.getppid() != owner:  # the owner died before the wish was made
-                os._exit(1)
-
-        lock = self._claim()
-        try:
+        account = self.account
+        with ExitStack() as ours:  # these descriptors: from here on only kin hold them
+            lock = ours.enter_context(_descriptor(self.lock, os.O_RDWR | os.O_CREAT))
+            if not _lock(lock):
+                raise EmbeddedError(f"PostgreSQL still runs on {self.lock.parent}")
+            cluster = ours.enter_context(_descriptor(on, os.O_RDONLY | os.O_DIRECTORY))
             return subprocess.Popen(  # noqa: S603 - our own words, no shell
                 command,
-                cwd=cwd,
-                env=environment(),
+                cwd="/",  # PostgreSQL before 16 leaves its working folder and must be able to come back
+                env={**environment(), "PGDATA": self._name_for(cluster, on)},
                 stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 umask=0o077,
                 start_new_session=True,
-                pass_fds=(lock,),
-                preexec_fn=vow,  # noqa: PLW1509 - two system calls, prepared before the fork; no other way to ask the kernel
+                pass_fds=(lock, cluster),
+                preexec_fn=_vow(last_wish),  # noqa: PLW1509 - a few system calls; there is no other way to ask for it
                 user=account.uid if account else None,
                 group=account.gid if account else None,
                 extra_groups=[] if account else None,
             )
-        finally:
-            os.close(lock)  # from here on only kin hold it
+
+    def _name_for(self, descriptor: int, folder: Path) -> str:
+        """What to call `folder` there: by its own name another account may not reach it, below /root for one."""
+        return f"/proc/self/fd/{descriptor}" if self.account and sys.platform == "linux" else str(folder)
 
     def clear(self, postmaster: int = 0) -> None:
         """Wait until no kin is left, and end those that stay: asked first, killed at last.
@@ -178,22 +181,9 @@ class Kin:
             "and cannot be ended from here: stop it, then start again"
         )
 
-    def _open(self) -> int:
-        return os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-
-    def _claim(self) -> int:
-        lock = self._open()
-        if not _lock(lock):
-            os.close(lock)
-            raise EmbeddedError(f"PostgreSQL still runs on {self.lock.parent}")
-        return lock
-
     def _gone(self) -> bool:
-        lock = self._open()
-        try:
+        with _descriptor(self.lock, os.O_RDWR | os.O_CREAT) as lock:
             return _lock(lock)
-        finally:
-            os.close(lock)
 
     def _signal(self, wish: signal.Signals, pids: Iterable[int]) -> bool:
         """Send `wish` to those of `pids` that are kin, never to one that took a number over; says if there were any."""
@@ -216,6 +206,20 @@ class Kin:
                 if os.path.samestat(ours, descriptor.stat()):
                     return pid != os.getpid()
         return False
+
+
+def _vow(last_wish: signal.Signals) -> Callable[[], None]:
+    """What a child does between fork and exec, after its change of account, which would take the wish back."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+    owner = os.getpid()
+
+    def vow() -> None:
+        if prctl is not None:
+            prctl(PR_SET_PDEATHSIG, int(last_wish), 0, 0, 0)
+        if os.getppid() != owner:  # it died before the wish was made
+            os._exit(1)
+
+    return vow
 
 
 def _pids() -> list[int]:

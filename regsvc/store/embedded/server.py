@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +78,10 @@ class Server:
         aside.mkdir(mode=0o700)
         if self.kin.account:
             os.chown(aside, self.kin.account.uid, self.kin.account.gid)
-        here = ["-D", self._here(aside)]
         access = ["--username", NAME, "--auth-local=trust", "--auth-host=reject"]
-        self._run(aside, "initdb", [*here, *access, "--encoding=UTF8", *self._locale(), "--data-checksums"])
+        self._run(aside, "initdb", [*access, "--encoding=UTF8", *self._locale(), "--data-checksums"])
         # In single-user mode: no server has to run, and so nobody ever meets a cluster without its database.
-        alone = ["--single", *here, "-c", "exit_on_error=on", "postgres"]
+        alone = ["--single", "-c", "exit_on_error=on", "postgres"]
         self._run(aside, "postgres", alone, say=f"CREATE DATABASE {NAME}")
         aside.rename(self.folder)
         _sync(self.folder.parent)
@@ -99,8 +97,8 @@ class Server:
         words = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self.process = self.kin.spawn(
-                [self.binaries.folder / "postgres", "-D", self._here(self.folder), *words],
-                cwd=self.folder,
+                [self.binaries.folder / "postgres", *words],
+                on=self.folder,
                 last_wish=STOP["fast"],
                 stdin=subprocess.DEVNULL,
                 output=log,
@@ -132,31 +130,29 @@ class Server:
         said = _tail(self.log.read_bytes())
         raise EmbeddedError(f"PostgreSQL did not start on {self.folder}; the end of {self.log}: {said}")
 
-    def _run(self, cwd: Path, program: str, words: Sequence[str], *, say: str = "") -> None:
-        """Run one of PostgreSQL's programs to its end in `cwd`, with `say` on its standard input."""
-        process = self.kin.spawn(
-            [self.binaries.folder / program, *words],
-            cwd=cwd,
-            last_wish=signal.SIGKILL,  # what it began is thrown away
-            stdin=subprocess.PIPE,
-            output=subprocess.PIPE,
-        )
+    def _run(self, folder: Path, program: str, words: Sequence[str], *, say: str = "") -> None:
+        """Run one of PostgreSQL's programs to its end on the cluster in `folder`, with `say` on its standard input."""
         try:
-            said, _ = process.communicate(say.encode(), MAKE_SECONDS)
+            with self.kin.spawn(
+                [self.binaries.folder / program, *words],
+                on=folder,
+                last_wish=signal.SIGKILL,  # what it began is thrown away
+                stdin=subprocess.PIPE,
+                output=subprocess.PIPE,
+            ) as process:
+                try:
+                    said, _ = process.communicate(say.encode(), MAKE_SECONDS)
+                finally:
+                    process.kill()
+                    process.wait()  # Popen's own exit does not wait after a Ctrl-C
         except subprocess.TimeoutExpired as error:
             raise EmbeddedError(
-                f"{program} did not end within {MAKE_SECONDS:.0f} s: is the disk of {cwd} stuck?"
+                f"{program} did not end in {MAKE_SECONDS:.0f} s: is the disk of {folder} stuck?"
             ) from error
         finally:
-            process.kill()
-            process.wait()
-            self.kin.clear()
+            self.kin.clear()  # what the program itself had started
         if process.returncode != 0:
-            raise EmbeddedError(f"{program} failed in {cwd}: is the disk full? The end of what it said: {_tail(said)}")
-
-    def _here(self, cwd: Path) -> str:
-        """What to call `cwd` there: by its own name PostgreSQL's account may not reach it, below /root for one."""
-        return "/proc/self/cwd" if self.kin.account and sys.platform == "linux" else str(cwd)
+            raise EmbeddedError(f"{program} failed on {folder}; the end of what it said: {_tail(said)}")
 
     def _locale(self) -> list[str]:
         """C.UTF-8: PostgreSQL's own where it has one, so that it sorts alike on every machine; else the system's."""
