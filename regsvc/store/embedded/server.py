@@ -1,6 +1,7 @@
 """The server of a cluster: makes the cluster, starts on it, stops, and leaves no process behind."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,14 +108,10 @@ class Server:
 
     def stop(self, mode: Mode = "fast") -> None:
         """End PostgreSQL: as asked, then at once, then by force; no process of it is left when this returns."""
-        process = self.process
         try:
-            if process:
-                _ask_to_end(process, STOP[mode])
-        finally:  # in the middle of a Ctrl-C too
-            if process:
-                process.kill()
-                process.wait()
+            if self.process:
+                _end(self.process, STOP[mode])
+        finally:
             self.kin.clear(_first_number(self.pid_file))
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -136,15 +133,14 @@ class Server:
             with self.kin.spawn(
                 [self.binaries.folder / program, *words],
                 on=folder,
-                last_wish=signal.SIGKILL,  # what it began is thrown away
+                last_wish=signal.SIGTERM,  # what it began is thrown away, but its shared memory is to be given back
                 stdin=subprocess.PIPE,
                 output=subprocess.PIPE,
             ) as process:
                 try:
                     said, _ = process.communicate(say.encode(), MAKE_SECONDS)
                 finally:
-                    process.kill()
-                    process.wait()  # Popen's own exit does not wait after a Ctrl-C
+                    _end(process, signal.SIGTERM)
         except subprocess.TimeoutExpired as error:
             raise EmbeddedError(
                 f"{program} did not end in {MAKE_SECONDS:.0f} s: is the disk of {folder} stuck?"
@@ -173,11 +169,16 @@ class Server:
             )
 
 
-def _ask_to_end(process: subprocess.Popen[bytes], wish: signal.Signals) -> None:
-    for asked, patience in ((wish, FAST_SECONDS), (STOP["immediate"], IMMEDIATE_SECONDS)):
-        process.send_signal(asked)
-        if wait_until(lambda: process.poll() is not None, patience):
-            return
+def _end(process: subprocess.Popen[bytes], wish: signal.Signals) -> None:
+    """Ask `process` by `wish`, then urgently, then end it; a Ctrl-C meanwhile goes on to the last."""
+    try:
+        for asked, patience in ((wish, FAST_SECONDS), (STOP["immediate"], IMMEDIATE_SECONDS)):
+            process.send_signal(asked)
+            if wait_until(lambda: process.poll() is not None, patience):
+                return
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _is_ready(pid_file: Path, pid: int) -> bool:
@@ -195,7 +196,7 @@ def _first_number(pid_file: Path) -> int:
         first = pid_file.read_text("utf-8", "replace").partition("\n")[0]
     except FileNotFoundError:
         return 0
-    return int(first) if first.isascii() and first.isdigit() else 0
+    return int(first) if re.fullmatch(r"[0-9]{1,9}", first) else 0
 
 
 def _put_aside(log: Path) -> None:
