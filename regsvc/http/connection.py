@@ -5,10 +5,9 @@ when the client hangs up or half-closes; here a transaction once begun is never 
 Who waits for long watches for the client itself: `wait_disconnect`, `while_connected`, and every streamed answer.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, cast
 
 import trio
@@ -28,22 +27,24 @@ async def wait_disconnect() -> None:
 
     For handlers that wait for long. Cancellation: nothing is lost; what the client sent meanwhile is its next request.
     """
-    watch: Callable[[], Awaitable[None]] = cast("Any", request.scope)["extensions"][WATCH]
+    watch: ASGIReceiveCallable = cast("Any", request.scope)["extensions"][WATCH]
     await watch()
 
 
 @asynccontextmanager
 async def while_connected() -> AsyncIterator[trio.CancelScope]:
-    """Cancel the block when `wait_disconnect` returns; the code after it runs on and may still answer."""
+    """Cancel the block when `wait_disconnect` returns; the scope's `cancelled_caught` tells. An answer may follow."""
+    block = trio.CancelScope()
     async with trio.open_nursery() as nursery:
-
-        async def leave() -> None:
-            await wait_disconnect()
-            nursery.cancel_scope.cancel(reason="the client hung up, or the server drains")
-
-        nursery.start_soon(leave, name="watch the client")
-        yield nursery.cancel_scope
+        nursery.start_soon(_leave, block, name="watch the client of a long poll")
+        with block:
+            yield block
         nursery.cancel_scope.cancel(reason="the block is done")
+
+
+async def _leave(block: trio.CancelScope) -> None:
+    await wait_disconnect()
+    block.cancel(reason="the client hung up, or the server drains")
 
 
 class LeanConnection(TrioASGIHTTPConnection):
@@ -59,8 +60,7 @@ class LeanConnection(TrioASGIHTTPConnection):
         body = await _whole_body(receive)
         if body is None:
             return
-        watch = partial(_wait_disconnect, receive)
-        self.scope["extensions"][WATCH] = cast("Any", watch)
+        self.scope["extensions"][WATCH] = cast("Any", receive)  # after a whole body comes nothing but http.disconnect
         asked = self._create_request_from_scope(send)
         asked.body.set_result(body)
         response = await self.app.handle_request(asked)
@@ -68,7 +68,7 @@ class LeanConnection(TrioASGIHTTPConnection):
         await send(cast("Any", {"type": "http.response.start", **start}))
         whole = await _whole_answer(response)
         if whole is None:
-            await _Stream(send, watch).carry(cast("Response", response))
+            await _Stream(send, receive).carry(cast("Response", response))
         await send({"type": "http.response.body", "body": whole or b"", "more_body": False})
 
 
@@ -77,7 +77,7 @@ class _Stream:
     """An answer in pieces, until its source, its client or the server ends it."""
 
     send: ASGISendCallable
-    watch: Callable[[], Awaitable[None]]
+    watch: ASGIReceiveCallable
     over: bool = False
     waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -85,7 +85,8 @@ class _Stream:
         """Send pieces as they come. Only the wait for the next piece is cancelled, never a piece on its way."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end, name="watch the client of a stream")
-            async with cast("AbstractAsyncContextManager[AsyncIterator[str | bytes]]", response.response) as pieces:
+            async with cast("AbstractAsyncContextManager[AsyncIterable[str | bytes]]", response.response) as source:
+                pieces = aiter(source)
                 while (piece := await self._next(pieces)) is not None:
                     data = piece.encode() if isinstance(piece, str) else piece
                     await self.send({"type": "http.response.body", "body": data, "more_body": True})
@@ -102,11 +103,6 @@ class _Stream:
         await self.watch()
         self.over = True
         self.waiting.cancel(reason="the client hung up, or the server drains")
-
-
-async def _wait_disconnect(receive: ASGIReceiveCallable) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _whole_body(receive: ASGIReceiveCallable) -> bytes | None:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import h11
 import trio
-from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
@@ -112,7 +112,7 @@ class Connection(TCPServer):
             await self._write(event.data)
         elif isinstance(event, Closed):
             self._closing = True
-        elif isinstance(event, Updated) and event.idle:
+        else:  # Updated: an answer has gone, and the connection may carry another
             self._answers += 1
             self._taken = 0
             self._since = trio.current_time()
@@ -133,7 +133,7 @@ class Connection(TCPServer):
             return
         if not self._answers:  # accepted just now, and perhaps asking at this very moment
             self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + self._door.limits.fresh)
-        elif not self._socket.is_readable():
+        elif self._closing or not self._socket.is_readable():
             self._waiting.cancel(reason="the server drains")
 
     async def _converse(self) -> None:
@@ -197,7 +197,8 @@ class Connection(TCPServer):
     async def _write(self, data: bytes) -> None:
         """Send all of `data`; a client that takes none of it for a while is cut."""
         view, stalls = memoryview(data), self._door.limits.send_stalls
-        if self._socket.fileno() < 0:
+        if self._socket.fileno() < 0:  # nobody hears it; whoever speaks on and on must let others run all the same
+            await trio.lowlevel.checkpoint()
             return
         with trio.CancelScope(deadline=trio.current_time() + stalls) as patience, suppress(*GONE):
             while view:

@@ -17,7 +17,7 @@ from hypercorn.events import Event, RawData
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, H11SendableEvent
 
 from regsvc.http.door import Door, Refused, escaping
@@ -141,9 +141,12 @@ class Exchange(HTTPStream):
         """Answer for an app that failed before it said anything."""
         refuse = cast("_SameTask", self.task_group).door.refuse
         headers, body = refuse(status_code, "InternalError", "Something went wrong on our side.")
-        length = (b"content-length", b"%d" % len(body))
-        await self.app_send({"type": "http.response.start", "status": status_code, "headers": [*headers, length]})
-        await self.app_send({"type": "http.response.body", "body": body, "more_body": False})
+        head = [*headers, (b"content-length", b"%d" % len(body))]
+        await self.send(Response(stream_id=STREAM_ID, headers=head, status_code=status_code))
+        if self.scope["method"] != "HEAD":
+            await self.send(Body(stream_id=STREAM_ID, data=body))
+        await self.send(EndBody(stream_id=STREAM_ID))
+        self.state = ASGIHTTPState.CLOSED
 
 
 @dataclass(eq=False, slots=True)

@@ -6,6 +6,7 @@ idle ones open while it drains, and does not say what it cut. TLS, HTTP/2 and we
 
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -104,24 +105,25 @@ async def serve(
     in flight have `grace` seconds. The app's connection class is replaced by the lean one.
     Cancellation: everything is cut at once. Errors: those of the app's start-up and of the sockets; no client's.
     """
-    door = Door(app=app, config=_config(grace), limits=limits, refuse=refuse, observe=observe)
-    listeners = [_listener(fd) for fd in sockets]
-    accept = partial(trio.serve_listeners, partial(_welcome, door), listeners)
-    app.asgi_http_class = LeanConnection
-    async with trio.open_nursery() as background:
-        app.nursery = background  # Quart's own background tasks; our actors are siblings of this server instead
-        await app.startup()
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                await accepting.start(partial(accept, handler_nursery=connections), name="accept")
-                task_status.started(Server(door, tuple(_address(listener) for listener in listeners)))
-                await shutdown()
-                accepting.cancel_scope.cancel(reason="the server drains")
-            in_flight, answered = door.in_flight(), door.answered
-            await _drain(door)
-            connections.cancel_scope.deadline = trio.current_time() + grace
-        await app.shutdown()
-    return Drained(in_flight=in_flight, finished=door.answered - answered, cut=door.grace_over)
+    with ExitStack() as owned:
+        listeners = [_listener(owned.enter_context(socket.socket(fileno=fd))) for fd in sockets]
+        door = Door(app=app, config=_config(grace), limits=limits, refuse=refuse, observe=observe)
+        accept = partial(trio.serve_listeners, partial(_welcome, door), listeners)
+        app.asgi_http_class = LeanConnection
+        async with trio.open_nursery() as background:
+            app.nursery = background  # Quart's own background tasks; our actors are siblings of this server instead
+            await app.startup()
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    await accepting.start(partial(accept, handler_nursery=connections), name="accept")
+                    task_status.started(Server(door, tuple(_address(listener) for listener in listeners)))
+                    await shutdown()
+                    accepting.cancel_scope.cancel(reason="the server drains")
+                in_flight, answered = door.in_flight(), door.answered
+                await _drain(door)
+                connections.cancel_scope.deadline = trio.current_time() + grace
+            await app.shutdown()
+        return Drained(in_flight=in_flight, finished=door.answered - answered, cut=door.grace_over)
 
 
 async def _drain(door: Door) -> None:
@@ -146,8 +148,7 @@ def _config(grace: float) -> Config:
     return config
 
 
-def _listener(fd: int) -> trio.SocketListener:
-    listening = socket.socket(fileno=fd)
+def _listener(listening: socket.socket) -> trio.SocketListener:
     if listening.family in {socket.AF_INET, socket.AF_INET6}:  # accepted sockets inherit it
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.listen(BACKLOG)

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import count
+from itertools import count, pairwise
 
 import trio
 
@@ -156,36 +156,53 @@ def corpus(seed: int) -> Iterator[Attack]:
         yield Attack(f"{name} #{number}", _steps(data, dice))
 
 
+def _truncate(data: bytes, at: int, _upto: int, _dice: random.Random) -> bytes:
+    return data[:at]
+
+
+def _insert(data: bytes, at: int, _upto: int, dice: random.Random) -> bytes:
+    return data[:at] + dice.randbytes(dice.randrange(1, 12)) + data[at:]
+
+
+def _remove(data: bytes, at: int, upto: int, _dice: random.Random) -> bytes:
+    return data[:at] + data[upto:]
+
+
+def _repeat(data: bytes, at: int, upto: int, dice: random.Random) -> bytes:
+    return data[:upto] + data[at:upto] * dice.randrange(1, 30) + data[upto:]
+
+
+def _flip(data: bytes, at: int, upto: int, dice: random.Random) -> bytes:
+    return data[:at] + bytes(byte ^ (1 << dice.randrange(8)) for byte in data[at:upto]) + data[upto:]
+
+
+def _graft(data: bytes, at: int, _upto: int, dice: random.Random) -> bytes:
+    return data[:at] + dice.choice(list(SEEDS.values()))
+
+
+def _follow(data: bytes, _at: int, _upto: int, dice: random.Random) -> bytes:
+    return data + dice.choice(list(SEEDS.values()))
+
+
+def _respell(data: bytes, _at: int, _upto: int, dice: random.Random) -> bytes:
+    spellings = ((b"\r\n", b"\n"), (b"\r\n", b"\r"), (b": ", b":"), (b" ", b"\t"), (b"1.1", b"1.0"), (b"/", b"?"))
+    old, new = dice.choice(spellings)
+    return data.replace(old, new, dice.randrange(1, 4))
+
+
+MUTATIONS = (_truncate, _insert, _remove, _repeat, _flip, _graft, _follow, _respell)
+
+
 def _mutate(data: bytes, dice: random.Random) -> bytes:
     at = dice.randrange(len(data) + 1)
-    upto = min(len(data), at + dice.randrange(1, 20))
-    match dice.randrange(8):
-        case 0:
-            return data[:at]
-        case 1:
-            return data[:at] + dice.randbytes(dice.randrange(1, 12)) + data[at:]
-        case 2:
-            return data[:at] + data[upto:]
-        case 3:
-            return data[:upto] + data[at:upto] * dice.randrange(1, 30) + data[upto:]
-        case 4:
-            flipped = bytes(byte ^ (1 << dice.randrange(8)) for byte in data[at:upto])
-            return data[:at] + flipped + data[upto:]
-        case 5:
-            return data[:at] + dice.choice(list(SEEDS.values()))
-        case 6:
-            swaps = ((b"\r\n", b"\n"), (b"\r\n", b"\r"), (b": ", b":"), (b" ", b"\t"), (b"1.1", b"1.0"), (b"/", b"?"))
-            old, new = dice.choice(swaps)
-            return data.replace(old, new, dice.randrange(1, 4))
-        case _:
-            return data + dice.choice(list(SEEDS.values()))
+    return dice.choice(MUTATIONS)(data, at, min(len(data), at + dice.randrange(1, 20)), dice)
 
 
 def _steps(data: bytes, dice: random.Random) -> tuple[Step, ...]:
     """Cut `data` into a few pieces, hesitate between some of them, and end in one of the ways there are."""
     cuts = sorted(dice.randrange(len(data) + 1) for _ in range(dice.choice((0, 0, 0, 1, 3))))
     edges = [0, *cuts, len(data)]
-    pieces = [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [data[start:end] for start, end in pairwise(edges)]
     pauses = [dice.choice((0.0, 0.0, 0.002)) for _ in pieces]
     steps = [Step(piece, pause) for piece, pause in zip(pieces, pauses, strict=True)]
     last = dice.choice(list(Then))

@@ -2,13 +2,14 @@
 
 import math
 import re
-from itertools import islice
+from collections.abc import Iterator
+from itertools import chain, islice
 
 import pytest
 import trio
 
 from regsvc.http.server import Limits
-from tests.http.hostile import DEADLY, K5, K5_ABSOLUTE, SEEDS, Attack, Step, Then, corpus, play, rapid_reset
+from tests.http.hostile import DEADLY, SEEDS, Attack, Step, Then, corpus, play, rapid_reset
 from tests.http.tiny import Caller, calling, other_process, serving, until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -33,14 +34,14 @@ async def test_a_stock_hypercorn_dies_of(name: str) -> None:
         assert process.returncode == 1
 
 
-async def test_ours_outlives_them_all_in_one_process() -> None:
+@pytest.mark.timeout(900)  # the large form
+async def test_ours_outlives_them_all_in_one_process(rounds: int | None) -> None:
+    ends = [Attack(name, (Step(data, then=then),)) for name, data in SEEDS.items() for then in Then]
     with other_process("guarded") as (process, port):
         await wait_answers(port)
-        for name, data in SEEDS.items():
-            for then in Then:
-                await play(port, Attack(name, (Step(data, then=then),)), patience=0.01)
+        assert await storm(port, chain(ends, islice(corpus(seed=8), rounds or 300))) == []
         await wait_answers(port)
-        assert process.poll() is None
+        assert process.poll() is None, "the same process still serves"
         process.terminate()
         with trio.fail_after(5):
             assert await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True) == 0
@@ -60,13 +61,15 @@ async def test_http_1_is_never_left(name: str, status: int) -> None:
         assert house.told.contained == []
 
 
-@pytest.mark.parametrize("data", [K5, K5_ABSOLUTE])
-async def test_k5_a_bad_target_then_garbage_then_a_close(data: bytes, rounds: int | None) -> None:
+@pytest.mark.timeout(900)  # the large form
+@pytest.mark.parametrize("name", ["K5", "K5 absolute"])
+async def test_k5_a_bad_target_then_garbage_then_a_close(name: str, rounds: int | None) -> None:
+    data = SEEDS[name]
     async with serving() as house:
         for number in range(rounds or 50):
             pause = 0.0 if number % 2 else 0.0005
             then = Then.CLOSE if number % 3 else Then.RESET
-            await play(house.port, Attack("K5", (Step(data[:30]), Step(data[30:], pause, then))))
+            await play(house.port, Attack(name, (Step(data[:30]), Step(data[30:], pause, then))), patience=0.01)
         await wait_answers(house.port)
         assert house.told.contained == []
         assert house.told.failures == []
@@ -81,16 +84,9 @@ async def test_k7_a_rapid_reset_starves_nobody() -> None:
         assert house.server.statistics().answered == 1, "not one of its streams reached the app"
 
 
-async def test_a_stream_of_attacks_ends_nothing_and_delays_nobody(rounds: int | None) -> None:
-    attacks = islice(corpus(seed=7), rounds or 1500)
-    bad: list[tuple[str, bytes]] = []
+@pytest.mark.timeout(900)  # the large form
+async def test_a_storm_of_attacks_ends_nothing_and_delays_nobody(rounds: int | None) -> None:
     waits: list[float] = []
-
-    async def attack(port: int) -> None:
-        for one in attacks:
-            heard = await play(port, one, patience=0.02)
-            if any(status >= b"500" for status in STATUS.findall(heard)):
-                bad.append((one.name, heard))
 
     async def probe(port: int, over: trio.CancelScope) -> None:
         with over:
@@ -102,21 +98,31 @@ async def test_a_stream_of_attacks_ends_nothing_and_delays_nobody(rounds: int | 
     async with serving() as house:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(probe, house.port, over, name="probe")
-            async with trio.open_nursery() as attackers:
-                for number in range(16):
-                    attackers.start_soon(attack, house.port, name=f"attacker {number}")
+            assert await storm(house.port, islice(corpus(seed=7), rounds or 1500)) == []
             over.cancel(reason="the attacks are over")
         assert house.told.contained == []
         assert house.told.failures == []
-        assert bad == []
-        drained = await house.drain()
-        assert drained.cut == 0
+        assert (await house.drain()).cut == 0
         assert house.server.statistics().connections == 0
     waits.sort()
-    print(
-        f"{len(waits)} probes: p50 {waits[len(waits) // 2] * 1e3:.1f} ms, "  # noqa: T201 – shown by `pytest -s`
-        f"p99 {waits[math.ceil(len(waits) * 0.99) - 1] * 1e3:.1f} ms"
-    )
+    middle, high = waits[len(waits) // 2], waits[math.ceil(len(waits) * 0.99) - 1]
+    print(f"{len(waits)} probes meanwhile: p50 {middle * 1e3:.1f} ms, p99 {high * 1e3:.1f} ms")  # noqa: T201 – `pytest -s`
+
+
+async def storm(port: int, attacks: Iterator[Attack]) -> list[tuple[str, bytes]]:
+    """Play `attacks`, 16 at a time; return those which got a 5xx, with what they got."""
+    bad: list[tuple[str, bytes]] = []
+
+    async def attack() -> None:
+        for one in attacks:
+            heard = await play(port, one, patience=0.02)
+            if any(status >= b"500" for status in STATUS.findall(heard)):
+                bad.append((one.name, heard))
+
+    async with trio.open_nursery() as attackers:
+        for number in range(16):
+            attackers.start_soon(attack, name=f"attacker {number}")
+    return bad
 
 
 async def _probe(port: int) -> float:
