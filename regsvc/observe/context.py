@@ -72,28 +72,34 @@ def bind(
 
     `traceparent`: a new span of that trace is made and given; one that cannot be read changes nothing.
     """
-    names = dict(_context.get())
-    if actor is not None:
-        names["actor"] = actor
-    if request_id is not None:
-        names["request_id"] = request_id
     parent = Trace.parse(traceparent)
     span = parent.child() if parent is not None else None
-    if span is not None:
-        names |= {"trace_id": span.trace_id, "span_id": span.span_id}
-    flags = _flags.set(span.flags if span is not None else _flags.get())
-    kept = _context.set(names)
-    try:
+    with _held(actor, request_id, span):
         yield span
-    finally:
-        _context.reset(kept)
-        _flags.reset(flags)
 
 
 @contextmanager
 def request_context(request_id: str, traceparent: str | None = None) -> Iterator[Trace]:
     """Continue the client's trace, or begin one, for all that is done for one request."""
-    parent = Trace.parse(traceparent) or Trace.new()
-    with bind(request_id=request_id, traceparent=str(parent)) as span:
-        assert span is not None  # noqa: S101 - a Trace always prints as what it parses
+    parent = Trace.parse(traceparent)
+    span = parent.child() if parent is not None else Trace.new()
+    with _held(None, request_id, span):
         yield span
+
+
+@contextmanager
+def _held(actor: str | None, request_id: str | None, span: Trace | None) -> Iterator[None]:
+    names = dict(_context.get())
+    if actor is not None:
+        names["actor"] = actor
+    if request_id is not None:
+        names["request_id"] = request_id
+    if span is not None:
+        names["trace_id"], names["span_id"] = span.trace_id, span.span_id
+    flags = _flags.set(span.flags if span is not None else _flags.get())
+    kept = _context.set(names)
+    try:
+        yield
+    finally:
+        _context.reset(kept)
+        _flags.reset(flags)

@@ -351,6 +351,8 @@ def open_log(
         _current = before
 
 
-async def run_log_writer(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def run_log_writer(  # noqa: ASYNC128 - `started` is called by Log.run
+    *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Run the open log's writer; see `Log.run`. It belongs in the outermost nursery: everybody logs to the last."""
     await _log().run(task_status=task_status)
