@@ -297,6 +297,10 @@ class Mailbox(Protocol):
         """Return one."""
         ...
 
+    async def remove(self, mail: UUID) -> bool:
+        """Delete one; False when there is none of that id."""
+        ...
+
     async def clear(self) -> int:
         """Delete all; return how many."""
         ...
