@@ -152,6 +152,8 @@ class Streaming:
 
         @self.app.route("/stream")
         async def stream() -> Response:
+            await trio.lowlevel.checkpoint()
+
             async def pieces() -> AsyncIterator[str]:
                 try:
                     async for piece in source:
@@ -210,7 +212,9 @@ class Flood:
 
         @self.app.route("/stream")
         async def stream() -> Response:
-            async def pieces() -> AsyncIterator[bytes]:
+            await trio.lowlevel.checkpoint()
+
+            async def pieces() -> AsyncIterator[bytes]:  # noqa: ASYNC124 – it never waits
                 try:
                     while True:
                         yield b"x" * 100
@@ -255,10 +259,12 @@ async def test_quarts_own_answers_pass() -> None:
 
     @app.route("/teapot")
     async def teapot() -> str:
+        await trio.lowlevel.checkpoint()
         return abort(418)
 
     @app.route("/bug")
     async def bug() -> str:
+        await trio.lowlevel.checkpoint()
         return str(1 // 0)
 
     async with serving(app) as house, calling(house.port) as caller:
@@ -280,9 +286,11 @@ async def test_a_client_that_leaves_within_its_body_is_not_dispatched(messages: 
     sent: list[object] = []
 
     async def receive() -> object:
+        await trio.lowlevel.checkpoint()
         return next(said)
 
     async def send(message: object) -> None:
+        await trio.lowlevel.checkpoint()
         sent.append(message)
 
     app = QuartTrio("unasked")

@@ -163,6 +163,7 @@ async def test_empty_answers_end_at_their_head() -> None:
 
     @app.delete("/")
     async def delete() -> tuple[str, int]:
+        await trio.lowlevel.checkpoint()
         return "", 204
 
     async with serving(app) as house, calling(house.port) as caller:
@@ -201,7 +202,10 @@ async def test_an_app_that_fails_within_its_answer_ends_the_connection_unfinishe
 
     @app.get("/stream")
     async def stream() -> Response:
+        await trio.lowlevel.checkpoint()
+
         async def pieces() -> Any:
+            await trio.lowlevel.checkpoint()
             yield b"first"
             raise ZeroDivisionError
 

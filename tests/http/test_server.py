@@ -254,6 +254,7 @@ async def test_a_client_that_does_not_read_is_cut() -> None:
 
     @app.get("/much")
     async def much() -> bytes:
+        await trio.lowlevel.checkpoint()
         return b"x" * 30_000_000
 
     async with serving(app, limits=Limits(send_stalls=0.1)) as house, calling(house.port) as caller:
@@ -268,6 +269,7 @@ async def test_a_client_that_reads_slowly_is_served() -> None:
 
     @app.get("/much")
     async def much() -> bytes:
+        await trio.lowlevel.checkpoint()
         return b"x" * 10_000_000
 
     async with serving(app, limits=Limits(send_stalls=0.2)) as house, calling(house.port) as caller:
@@ -400,11 +402,12 @@ async def test_statistics_say_what_is_and_what_was() -> None:
 
 
 async def test_an_outer_cancellation_ends_everything_at_once() -> None:
-    async with trio.open_nursery() as nursery:
-        with listening_socket() as listening:
-            run = partial(serve, tiny_app(), shutdown=trio.sleep_forever, observe=Told())
-            server: Server = await nursery.start(run, [listening.dup().detach()])
-            async with calling(listening.getsockname()[1]) as idle:
+    run = partial(serve, tiny_app(), shutdown=trio.sleep_forever, observe=Told())
+    with listening_socket() as listening:
+        port, fd = listening.getsockname()[1], listening.dup().detach()
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(run, [fd])
+            async with calling(port) as idle:
                 await idle.say(GET)
                 assert (await idle.answer()).status == 200
                 nursery.cancel_scope.cancel(reason="the test is over")

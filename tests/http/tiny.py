@@ -49,6 +49,7 @@ def tiny_app() -> QuartTrio:
 
     @app.get("/")
     async def root() -> dict[str, bool]:
+        await trio.lowlevel.checkpoint()
         return {"ok": True}
 
     @app.route("/echo", methods=["GET", "POST"])
@@ -94,7 +95,7 @@ async def serving(app: QuartTrio | None = None, limits: Limits | None = None, **
     knobs = {"shutdown": stop.wait, "observe": told, "limits": limits or Limits(), "grace": 2.0, **knobs}
     run = partial(serve, app or tiny_app(), [listening.dup().detach()], **knobs)
 
-    async def live(task_status: trio.TaskStatus[Server]) -> None:
+    async def live(task_status: trio.TaskStatus[Server]) -> None:  # noqa: ASYNC114, ASYNC128 – `serve` calls it
         drained = await run(task_status=task_status)
         house.drained = drained
         house.left.set()
