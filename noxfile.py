@@ -1,5 +1,7 @@
 """Everything a developer runs, each session doing all of its own set-up: `nox -l` lists them."""
 
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -29,9 +31,10 @@ def tests(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, floors and SQL."""
     session.install("-q", "-e", ".[lint]")
+    python_files = [str(path) for folder in ("regsvc", "tests", "benchmarks") for path in Path(folder).rglob("*.py")]
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.run("flake8-async", "--enable=ASYNC", "regsvc", "tests", "benchmarks")
+    session.run("flake8-async", "--enable=ASYNC", *python_files)
     session.run("lint-imports")
     session.run("sqlfluff", "lint", "-q", "sql")
 

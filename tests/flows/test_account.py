@@ -28,6 +28,7 @@ from regsvc.flows.account import (
 )
 from regsvc.ports import MailState, MailStatus, Unavailable
 from tests.flows.fakes import PATIENCE, START, Dice, Hashing, Shelf, Telegraph
+from tests.instruments import HangUp
 
 SECOND = timedelta(seconds=1)
 
@@ -249,18 +250,6 @@ async def test_of_many_at_once_exactly_one_registers_and_one_activates(policy: D
             nursery.start_soon(answer, lambda: house.flows.activate(ADA, CODE), name=f"activate {number}")
     assert sum(isinstance(one, Activated) for one in answers) == 1
     assert sum(one == Refused(Refusal.USER_ALREADY_ACTIVATED) for one in answers) == 49
-
-
-class HangUp(trio.abc.Instrument):
-    """Cancels `scope` at its n-th scheduling point: a client that hangs up exactly there."""
-
-    def __init__(self, scope: trio.CancelScope, n: int) -> None:
-        self.scope, self.left = scope, n
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel(reason="the client hung up")
 
 
 def whole(shelf: Shelf) -> bool:

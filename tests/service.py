@@ -1,0 +1,136 @@
+"""A real `regsvc serve` in a process of its own, for tests and benchmarks that look at it from outside.
+
+The process leads a group of its own, so that whatever it leaves behind is found and ended with it.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+READY_SECONDS = 20.0  # far beyond the 5 s promised: a busy machine is no failure, a service that never comes is
+STOP_SECONDS = 15.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@dataclass
+class Service:
+    """One service: its data folder, its port, and the process while it runs."""
+
+    folder: Path
+    environ: Mapping[str, str]
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "stdout.log"
+
+    def start(self) -> float:
+        """Start it and wait until it is ready; return how long that took, in seconds."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("REGSVC_", "DATABASE_"))}
+        ours = {
+            "REGSVC_PORT": str(self.port),
+            "REGSVC_DATA_DIR": str(self.folder / "data"),
+            "REGSVC_LOG_FORMAT": "json",
+            **self.environ,
+        }
+        began = time.monotonic()
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "regsvc", "serve"],
+                cwd=self.folder,
+                env=inherited | ours,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.wait_ready()
+        return time.monotonic() - began
+
+    def wait_ready(self) -> None:
+        """Wait until /readyz says yes; fail with the end of the log if the process ends or it takes too long."""
+        assert self.process is not None
+        until = time.monotonic() + READY_SECONDS
+        while time.monotonic() < until:
+            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.tail()}"
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"not ready after {READY_SECONDS:g} s:\n{self.tail()}")
+
+    def said(self) -> str:
+        """Return everything it said, over all its starts."""
+        return self.log.read_text("utf-8", "replace") if self.log.exists() else ""
+
+    def tail(self) -> str:
+        """Return the end of what it said."""
+        return self.said()[-4000:]
+
+    def lines(self, event: str | None = None) -> list[dict[str, object]]:
+        """Return its log lines, those of `event` only if named."""
+        found = []
+        for text in self.said().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                line = json.loads(text)
+                if isinstance(line, dict) and (event is None or line.get("event") == event):
+                    found.append(line)
+        return found
+
+    def kill(self) -> None:
+        """Kill -9 the service; the kernel is left to end the rest."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> int:
+        """Ask it to stop; return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+    def end(self) -> None:
+        """End it and everything it started, whatever state it is in."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def running(folder: Path, **environ: str) -> Iterator[Service]:
+    """Run a service in `folder` with REGSVC_ variables as given (names without the prefix); end it whatever happens."""
+    service = Service(folder, {f"REGSVC_{name}": value for name, value in environ.items()})
+    try:
+        service.start()
+        yield service
+    finally:
+        service.end()
