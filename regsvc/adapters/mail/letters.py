@@ -96,16 +96,16 @@ class Letters:
         said |= {key: words[key].render(about) for key in ("greeting", "footer")}
         said |= {"code": dispatch.code.reveal(), "language": language}
         link = _unless_numbered(self._link, digits)
-        domain = to.key.rpartition("@")[2]
-        envelope = f"{to.address.rpartition('@')[0]}@{domain}"
+        envelope = f"{to.address.rpartition('@')[0]}@{to.key.rpartition('@')[2]}"
         text, html = self._text.render(said, link=link), self._html.render(said, link=link)
         message = self._message(dispatch, envelope, said, text, html)
         return Written(self.sender, envelope, not envelope.isascii(), said["subject"], text, html, message)
 
     def _message(self, dispatch: Dispatch, to: str, said: Mapping[str, str], text: str, html: str) -> EmailMessage:
+        local, _, domain = to.rpartition("@")
         message = EmailMessage(policy=SMTP if to.isascii() else SMTPUTF8)
         message["From"] = self._from
-        message["To"] = Address(addr_spec=to)
+        message["To"] = Address(username=local, domain=domain)
         message["Subject"] = said["subject"]
         message["Date"] = formatdate()
         message["Message-ID"] = f"<{dispatch.id}@{self._domain}>"

@@ -1,9 +1,9 @@
 """The development mailbox as a way out, and a transport made of two."""
 
-from collections.abc import Awaitable
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from regsvc.adapters.mail.letters import Letters
 from regsvc.domain.delivery import Accepted, Outage, Outcome, Rejected
@@ -42,18 +42,8 @@ class Boxed:
         return Accepted()
 
 
-class Channel(Transport, Protocol):
+class Channel(Transport, AbstractAsyncContextManager["Channel"], Protocol):
     """A transport to be opened before use."""
-
-    async def __aenter__(self) -> Self:
-        """Open."""
-        ...
-
-    def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> Awaitable[bool | None]:
-        """Close."""
-        ...
 
 
 class Both:
@@ -77,7 +67,7 @@ class Both:
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Awaitable[bool | None]:
+    ) -> Coroutine[Any, Any, bool | None]:
         return self._open.__aexit__(kind, error, trace)
 
     async def send(self, dispatch: Dispatch) -> Outcome:

@@ -9,13 +9,13 @@ of a host name cannot be ended; Trio abandons that thread to the resolver's own 
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import trio
 
@@ -85,7 +85,7 @@ class Smtp:
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Awaitable[bool | None]:
+    ) -> Coroutine[Any, Any, bool | None]:
         return self._open.__aexit__(kind, error, trace)
 
     def statistics(self) -> SmtpStatistics:
