@@ -18,7 +18,7 @@ from typing import Literal
 import trio
 
 from regsvc.trio_asyncpg.bridge import Tasks
-from regsvc.trio_asyncpg.connect import connect, read_target
+from regsvc.trio_asyncpg.hosts import connect, read_target
 from regsvc.trio_asyncpg.connection import Connection
 from regsvc.trio_asyncpg.errors import ConnectionLost
 from regsvc.trio_asyncpg.notifications import Notification, Notifications

@@ -20,7 +20,7 @@ _HARMLESS: Final = re.compile(
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 _SUSPECT: Final = re.compile(
-    r"set_config|advisory_lock|\bhold\b|pg_temp|\binto\s+temp|;\s*\S|\bdblink|lo_open|pg_import_system",
+    r"set_config|advisory_lock|\bhold\b|pg_temp|\binto\s+(?:local\s+|global\s+)?temp",
     re.IGNORECASE,
 )
 
@@ -28,4 +28,6 @@ _SUSPECT: Final = re.compile(
 @lru_cache(maxsize=2048)
 def leaves_session_clean(query: str) -> bool:
     """Whether a session is as good as fresh after `query`, as far as its text tells; when in doubt, no."""
-    return _HARMLESS.match(query) is not None and _SUSPECT.search(query) is None
+    # A semicolon inside quotes only makes more pieces: where a real statement begins, a piece does.
+    pieces = [piece for piece in query.split(";") if piece and not piece.isspace()]
+    return all(_HARMLESS.match(piece) for piece in pieces) and _SUSPECT.search(query) is None

@@ -24,6 +24,7 @@ else:
     _Connection = asyncpg.Connection
 
 CANCEL_TIMEOUT: Final = 1.0  # seconds for the server to take a CancelRequest, before the connection is given up
+RESET: Final = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP"  # as in DISCARD ALL, and absent from asyncpg's reset
 
 
 class Connection(_Connection):
@@ -122,12 +123,12 @@ class Connection(_Connection):
             await protocol.query("ROLLBACK", None)
         if self.dirty:
             self.streams.clear()
-            await protocol.query(self.get_reset_query(), None)
+            await protocol.query(self.get_reset_query() + RESET, None)
             self.dirty = False
 
     async def ping(self) -> None:
-        """Ask the server for nothing and wait for its answer."""
-        await self._protocol.query("", None)
+        """Ask the server for no column of no table, and wait for its answer."""
+        await self._protocol.query("SELECT", None)
 
     async def settled(self) -> None:
         """Wait until a cancelled statement is over."""

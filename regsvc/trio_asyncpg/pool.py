@@ -20,7 +20,7 @@ import trio
 from asyncpg import InterfaceError, PostgresError, Record
 
 from regsvc.trio_asyncpg.bridge import LOG, Tasks
-from regsvc.trio_asyncpg.connect import Target, connect
+from regsvc.trio_asyncpg.hosts import Target, connect
 from regsvc.trio_asyncpg.connection import Connection
 
 Init: TypeAlias = Callable[[Connection], Awaitable[object]]

@@ -197,7 +197,10 @@ async def _open_socket(address: Address, parameters: Any) -> tuple[socket.socket
 
 async def _open_plain(address: Address) -> trio.socket.SocketType:
     if isinstance(address, tuple):
-        sock = (await trio.open_tcp_stream(*address)).socket
+        try:
+            sock = (await trio.open_tcp_stream(*address)).socket
+        except OSError as exc:
+            raise _plainly(exc, address) from exc
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
             if hasattr(socket, option):
@@ -210,6 +213,16 @@ async def _open_plain(address: Address) -> trio.socket.SocketType:
         sock.close()
         raise
     return sock
+
+
+def _plainly(error: OSError, address: Address) -> OSError:
+    """Say what kept us from `address`, where Trio says that all attempts failed: by its kind, as ConnectionRefusedError."""
+    cause: BaseException | None = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return OSError(cause.errno, f"{_name(address)}: {cause.strerror}")
+    return error
 
 
 async def _negotiate(sock: trio.socket.SocketType, address: tuple[str, int], parameters: Any) -> Tls | None:
