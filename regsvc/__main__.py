@@ -1,0 +1,5 @@
+"""`python -m regsvc` is `regsvc`."""
+
+from regsvc.cli import main
+
+main()

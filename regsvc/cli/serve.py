@@ -1,0 +1,89 @@
+"""`regsvc serve` and what it starts, `regsvc migrate`."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from regsvc.cli import given
+from regsvc.cli.given import say
+
+
+@click.command(short_help="Run the service.")
+@click.option("--host", metavar="ADDRESS", help="Where to listen, instead of REGSVC_HOST.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of REGSVC_PORT; 0: any free one.")
+@click.option("--workers", metavar="N|auto", help="How many workers, instead of REGSVC_WORKERS.")
+def serve(host: str | None, port: int | None, workers: str | None) -> None:
+    """Run the service until SIGTERM or Ctrl-C; a second one forces.
+
+    Without a database named, PostgreSQL is started in REGSVC_DATA_DIR and stopped at the end. In the dev profile
+    migrations are applied and mail is shown at /dev/mail.
+
+    \b
+    Examples:
+      regsvc serve
+      regsvc serve --port 0
+      REGSVC_DATABASE_URL=postgresql://regsvc@db/regsvc REGSVC_PROFILE=dev regsvc serve --workers auto
+
+    Exit statuses: 0 told to stop, 75 try again later, 78 misconfigured.
+    """
+    import os
+
+    from regsvc import observe
+    from regsvc.settings import load_settings, with_secret
+    from regsvc.store.embedded import open_embedded
+    from regsvc.supervisor import supervise
+
+    asked = {"REGSVC_HOST": host, "REGSVC_PORT": port, "REGSVC_WORKERS": workers}
+    environ = {**os.environ, **{name: str(value) for name, value in asked.items() if value is not None}}
+    told = with_secret(load_settings(environ, Path(".env")))
+    with observe.open_log(level=told.log_level, fmt=told.log_format):
+        database = None if told.dsn else open_embedded(told.data_dir, binaries=told.pg_bin, report=say)
+        sys.exit(supervise(told, database, tell=say))
+
+
+@click.command(hidden=True)
+@click.option("--number", type=int, required=True)
+@click.option("--parent", type=int, required=True)
+@click.option("--lifeline", type=int, required=True)
+@click.option("--ready", type=int, required=True)
+@click.option("--socket", "sockets", type=int, multiple=True)
+def worker(number: int, parent: int, lifeline: int, ready: int, sockets: tuple[int, ...]) -> None:
+    """Serve as one of the workers of `regsvc serve`, which starts it."""
+    from regsvc.supervisor import end_with, read_settings
+
+    end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever means the service tells its supervisor
+    from regsvc import observe
+    from regsvc.settings import load_settings
+    from regsvc.world import run_worker  # most of the start: while the database starts
+
+    told = load_settings(read_settings(lifeline))
+    with observe.open_log(level=told.log_level, fmt=told.log_format, worker=number):
+        sys.exit(run_worker(told, sockets, lifeline=lifeline, ready=ready))
+
+
+@click.command(short_help="Bring the database to what this version needs.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object for programs.")
+def migrate(*, as_json: bool) -> None:
+    """Bring the database to what this version needs; does nothing where it is there already.
+
+    Several at once do no harm. `regsvc serve` does it by itself in the dev profile only.
+
+    \b
+    Examples:
+      REGSVC_DATABASE_URL=postgresql://regsvc@db/regsvc regsvc migrate
+      regsvc migrate --json
+
+    Exit statuses: 0 done, 75 the database is away: try again, 78 misconfigured.
+    """
+    from regsvc.world import apply_migrations
+
+    with given.database(given.settings()) as dsn:
+        applied = apply_migrations(dsn, report=say)
+    if as_json:
+        click.echo(json.dumps({"applied": applied}))
+    elif not applied:
+        say("the database is up to date")

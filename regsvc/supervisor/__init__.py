@@ -1,0 +1,52 @@
+"""The parent of all: one listening socket, the embedded PostgreSQL, N workers; it restarts and drains them.
+
+Written by hand because Hypercorn's own master ends with status 0 when one worker dies, and gunicorn, circus and the
+like know neither our drain nor our database. Synchronous, no Trio: nothing here waits for more than one `select`.
+
+Rule 1. A worker ends with this process, however it ends: the kernel is told so (PR_SET_PDEATHSIG), and where it cannot
+        be, the lifeline tells: a pipe that nobody writes to any more.
+Rule 2. Settings go down the lifeline, never through arguments or the environment: others can read those.
+Rule 3. Workers start before the database does: they import meanwhile, and wait for their settings.
+Rule 4. The exit status tells the truth: 0 asked for, 75 try again, 78 misconfigured.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
+from regsvc.domain.values import Secret
+from regsvc.settings import Settings
+from regsvc.supervisor.door import CannotListen, listening, port_of
+from regsvc.supervisor.signals import Signals, Stop
+from regsvc.supervisor.watch import Database, Watch
+from regsvc.supervisor.workers import Crew, end_with, read_settings
+
+__all__ = ["CannotListen", "Database", "end_with", "listening", "read_settings", "supervise"]
+
+
+def supervise(
+    settings: Settings,
+    database: AbstractContextManager[Database] | None,
+    *,
+    tell: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Run the service until it is told to stop, or cannot go on; return the exit status.
+
+    For the main thread. `database` opens the embedded one, and is None where the settings name another; `tell` is told,
+    in a line each, what a person at the terminal wants to know. No process is left when this returns.
+    Raises CannotListen, and what opening `database` raises.
+    """
+    began = time.monotonic()
+    with Signals() as signals, listening(settings) as door, Crew(settings.workers, door) as crew, ExitStack() as stack:
+        crew.start()
+        try:
+            with signals.interrupting():
+                opened = None if database is None else stack.enter_context(database)
+        except Stop:
+            return os.EX_OK
+        if opened is not None:
+            settings = settings.telling(database_url=Secret(opened.dsn))
+        settings = settings.listening_on(port_of(door))
+        crew.brief(settings)
+        return Watch(settings, crew, opened, signals, door, tell, began).run()
