@@ -20,7 +20,7 @@ import trio
 from regsvc import observe
 from regsvc.actors import courier, listener, sweeper
 from regsvc.actors.hasher import Hasher
-from regsvc.actors.keeper import KeeperGaveUp, keep
+from regsvc.actors.keeper import Actor, KeeperGaveUp, keep
 from regsvc.actors.tally import Drained as MailDrained
 from regsvc.actors.tally import Pace, Tally
 from regsvc.adapters.crypto import Bcrypt, Crypto, Keys, common_passwords
@@ -61,10 +61,9 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
 
     Raises Unavailable when the database is away.
     """
-    assert settings.secret is not None, "with_secret comes before open_world"  # noqa: S101 - a bug of ours, not a value
-    keys = Keys.derive(settings.secret)
+    keys = _keys(settings)
     crypto = Crypto(keys, pii=settings.log_pii)
-    async with _store(settings) as store, _channel(settings, store) as channel:
+    async with _store(settings, crypto) as store, _channel(settings, store) as channel:
         hasher = Hasher(
             Bcrypt(keys, rounds=settings.password_rounds),
             threads=settings.hash_threads,
@@ -86,6 +85,11 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
         yield World(settings, store, crypto, channel, hasher, newsroom, accounts, bell, heard)
 
 
+def _keys(settings: Settings) -> Keys:
+    assert settings.secret is not None, "with_secret comes before any of this"  # noqa: S101 - a bug of ours, no value
+    return Keys.derive(settings.secret)
+
+
 def rules(settings: Settings) -> Rules:
     """Return the knobs of the machine that decides about addresses."""
     return Rules(
@@ -99,11 +103,12 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-def _store(settings: Settings) -> AbstractAsyncContextManager[Store]:
+def _store(settings: Settings, crypto: Crypto) -> AbstractAsyncContextManager[Store]:
     dsn = settings.dsn
     assert dsn is not None, "the supervisor names the embedded database"  # noqa: S101 - a bug of ours, not a value
     return open_store(
         dsn,
+        new_id=crypto.new_id,
         pool_min=settings.database_pool_min,
         pool_max=settings.database_pool_max,
         timeout=settings.database_timeout,
@@ -195,11 +200,11 @@ async def live(world: World, sockets: Sequence[int], life: Life, *, ready: Calla
             standing.cancel_scope.cancel(reason="nobody needs them any more")
 
 
-async def _keep(nursery: trio.Nursery, name: str, run: Callable[..., object]) -> None:
+async def _keep(nursery: trio.Nursery, name: str, run: Actor[None, None]) -> None:
     await nursery.start(partial(keep, run, name=name), name=name)
 
 
-def _mailer(world: World) -> Callable[..., object]:
+def _mailer(world: World) -> Actor[None, None]:
     settings = world.settings
     pace = Pace(
         concurrency=settings.mail_concurrency,
@@ -373,7 +378,8 @@ def _tell_of_drain(life: Life, mail: MailDrained | None) -> None:
 @asynccontextmanager
 async def open_desk(settings: Settings, dsn: Secret) -> AsyncIterator[MailDesk]:
     """Open the outbox as an operator works on it."""
-    async with _store(settings.telling(database_url=dsn)) as store:
+    crypto = Crypto(_keys(settings), pii=settings.log_pii)
+    async with _store(settings.telling(database_url=dsn), crypto) as store:
         yield store.desk
 
 

@@ -109,9 +109,10 @@ def _at_desk(work: Callable[["MailDesk"], Awaitable[T]]) -> T:
     """Do `work` at the desk of the database that the settings name."""
     import trio
 
+    from regsvc.settings import with_secret
     from regsvc.world import open_desk
 
-    told = settings()
+    told = with_secret(settings())
     with database(told) as dsn:
 
         async def visit() -> T:

@@ -15,7 +15,7 @@ Rule 4. The socket lies in the cluster's own folder (mode 0700): who reaches it 
 Synchronous, no Trio: the supervisor's main thread owns the cluster.
 """
 
-from regsvc.store.embedded.cluster import Cluster, open_embedded
+from regsvc.store.embedded.cluster import Cluster, open_embedded, running_dsn
 from regsvc.store.embedded.process import AlreadyOwned, EmbeddedError
 
-__all__ = ["AlreadyOwned", "Cluster", "EmbeddedError", "open_embedded"]
+__all__ = ["AlreadyOwned", "Cluster", "EmbeddedError", "open_embedded", "running_dsn"]

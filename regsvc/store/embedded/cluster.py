@@ -97,8 +97,17 @@ def _open(
         report(f"making a database in {folder}")
         server.make()
     server.start()
-    dsn = f"postgresql://{NAME}@/{NAME}?host={quote(str(way), safe='/')}&port={PORT}"
-    return Cluster(dsn, found.version, found.folder, folder, server.log, server)
+    return Cluster(_dsn(way), found.version, found.folder, folder, server.log, server)
+
+
+def running_dsn(data_dir: Path) -> str:
+    """Return the `dsn` of the cluster that a process of the same user owns in `data_dir`."""
+    folder = data_dir.absolute() / "postgres"
+    return _dsn(_link_to(folder) or folder)
+
+
+def _dsn(way: Path) -> str:
+    return f"postgresql://{NAME}@/{NAME}?host={quote(str(way), safe='/')}&port={PORT}"
 
 
 def _major(folder: Path) -> int | None:
@@ -130,16 +139,15 @@ def _way_to_socket(folder: Path) -> Iterator[Path]:
 
     A socket's path has a length limit, and clients read a comma as the end of a host.
     """
-    if len(os.fsencode(folder / SOCKET)) <= SOCKET_MAX and "," not in str(folder):
+    link = _link_to(folder)
+    if link is None:
         yield folder
         return
-    known = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
-    private = Path(tempfile.gettempdir(), f"regsvc-{os.geteuid()}-{known}")
+    private = link.parent
     private.mkdir(mode=0o700, exist_ok=True)
     found = private.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise EmbeddedError(f"{folder} is too long for a socket's path, and {private} is not ours: use a shorter one")
-    link = private / "pg"
     link.unlink(missing_ok=True)  # of an owner that was killed
     link.symlink_to(folder)
     try:
@@ -147,3 +155,11 @@ def _way_to_socket(folder: Path) -> Iterator[Path]:
     finally:
         link.unlink(missing_ok=True)
         private.rmdir()
+
+
+def _link_to(folder: Path) -> Path | None:
+    """The short link's place; None where `folder` needs none."""
+    if len(os.fsencode(folder / SOCKET)) <= SOCKET_MAX and "," not in str(folder):
+        return None
+    known = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return Path(tempfile.gettempdir(), f"regsvc-{os.geteuid()}-{known}", "pg")
