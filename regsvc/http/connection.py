@@ -67,7 +67,7 @@ class LeanConnection(TrioASGIHTTPConnection):
         start = {"status": response.status_code, "headers": encode_headers(response.headers)}
         await send(cast("Any", {"type": "http.response.start", **start}))
         whole = await _whole_answer(response)
-        if whole is None:
+        if whole is None and self.scope["method"] != "HEAD":
             await _Stream(send, receive).carry(cast("Response", response))
         await send({"type": "http.response.body", "body": whole or b"", "more_body": False})
 

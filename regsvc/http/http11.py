@@ -95,14 +95,11 @@ class Http11(H11Protocol):
 
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.connection.their_state is h11.IDLE:
-            _check_lines(self.unread)
+            _check_lines(self.unread, self.config.h11_max_incomplete_size)
         try:
             return self.connection.next_event()
         except h11.RemoteProtocolError as error:
-            # h11 hints at 501 for an unknown Transfer-Encoding: whose fault it is, is plain enough.
-            status = error.error_status_hint if error.error_status_hint < 500 else 400
-            name = "HeadersTooLarge" if status == 431 else "MalformedRequest"
-            raise Refused(status, name, f"{str(error).capitalize()}.") from error
+            raise _malformed(f"This is not HTTP/1.1: {error}.") from error
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin an exchange. Whatever `Upgrade` says, it is an HTTP one."""
@@ -213,10 +210,12 @@ def _too_large(limit: int) -> Refused:
     return Refused(413, "PayloadTooLarge", f"The body may have {limit} bytes at most.")
 
 
-def _check_lines(unread: bytes) -> None:
+def _check_lines(unread: bytes, head_max: int) -> None:
     """Refuse what h11 forgives and another server may read otherwise (RFC 9112, 2.2 and 6.3)."""
     end = unread.find(b"\r\n\r\n")
     head = unread if end < 0 else unread[: end + 4]
+    if len(head) > head_max:  # h11 counts a head only while it is incomplete
+        raise Refused(431, "HeadersTooLarge", f"Request line and headers may have {head_max} bytes at most.")
     if head.count(b"\n") != head.count(b"\r\n"):
         raise _malformed("Lines end with CR LF.")
     if len(CONTENT_LENGTH.findall(head)) > 1:

@@ -11,6 +11,7 @@ from quart import Response, abort, request
 from quart_trio import QuartTrio
 
 from regsvc.http.connection import LeanConnection, wait_disconnect, while_connected
+from regsvc.http.guard import PIPELINED_MAX, READ_MAX, Connection
 from regsvc.http.server import Cut, Limits
 from tests.http.tiny import calling, serving, tiny_app, until
 
@@ -131,10 +132,12 @@ async def test_what_a_client_says_during_a_long_poll_is_kept_up_to_a_limit() -> 
     async with serving(poll.app) as house, calling(house.port) as caller:
         await caller.say(WAIT.replace(b"/wait", b"/block"))
         await poll.began.wait()
-        with trio.move_on_after(0.1) as full:
+        with trio.move_on_after(0.1):
             while True:
                 await caller.say(GET * 500)
-        assert full.cancelled_caught, "the server stopped reading"
+        (connection,) = house.server._door.connections
+        assert isinstance(connection, Connection)
+        assert PIPELINED_MAX < len(connection.protocol.unread) <= PIPELINED_MAX + READ_MAX
         poll.news.set()
         assert (await caller.answer()).body == b"news"
         for _ in range(500):
@@ -177,6 +180,13 @@ async def test_a_stream_sends_its_head_at_once_and_outlives_the_response_timeout
         assert await caller.until(b"0\r\n\r\n") == b"0\r\n\r\n"
         await caller.say(GET)
         assert (await caller.answer()).status == 200, "the connection is kept"
+
+
+async def test_the_head_of_a_stream_can_be_asked_for_alone() -> None:
+    async with serving(Streaming().app) as house, calling(house.port) as caller:
+        await caller.say(STREAM.replace(b"GET", b"HEAD") + GET)
+        assert (await caller.answer()).headers["content-type"] == "text/event-stream"
+        assert (await caller.answer()).body == b'{"ok":true}\n'
 
 
 async def test_a_stream_ends_in_order_when_the_server_drains() -> None:
@@ -232,6 +242,7 @@ async def test_a_stream_that_never_waits_ends_with_its_client() -> None:
         await caller.stream.aclose()
         with trio.fail_after(2):
             await flood.ended.wait()
+        assert house.told.failures == []
 
 
 async def test_a_stream_that_never_waits_ends_with_the_server() -> None:
@@ -242,6 +253,7 @@ async def test_a_stream_that_never_waits_ends_with_the_server() -> None:
         house.stop.set()
         assert (await caller.rest()).endswith(b"\r\n0\r\n\r\n")
         assert flood.ended.is_set()
+        assert house.told.failures == []
 
 
 async def test_a_stream_whose_client_does_not_read_is_cut() -> None:
@@ -250,6 +262,7 @@ async def test_a_stream_whose_client_does_not_read_is_cut() -> None:
         await caller.say(STREAM)
         with trio.fail_after(5):
             await flood.ended.wait()
+        assert house.told.failures == []
         assert house.told.cuts == [Cut.SLOW_READER]
 
 

@@ -52,7 +52,7 @@ async def test_ours_outlives_them_all_in_one_process(rounds: int | None) -> None
     [("K1", 200), ("K2", 400), ("K3", 400), ("K4", 200), ("K5", 400), ("K5 absolute", 400), ("K7", 400)],
 )
 async def test_http_1_is_never_left(name: str, status: int) -> None:
-    async with serving(limits=Limits(idle=0.1, head=0.1)) as house, calling(house.port) as caller:
+    async with serving(limits=Limits(idle=0.5, head=0.2)) as house, calling(house.port) as caller:
         await caller.say(SEEDS[name])
         answer = await caller.answer()
         assert answer.status == status

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import h11
 import pytest
 import trio
 from quart import Response
@@ -52,7 +53,8 @@ async def test_a_request_is_answered_and_the_connection_kept() -> None:
         (POST + b"Content-Length: 16385\r\n\r\n", 413),
         (POST + b"Expect: 100-continue\r\nContent-Length: 16385\r\n\r\n", 413),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n4001\r\n" + b"x" * 0x4001, 413),
-        (b"GET / HTTP/1.1\r\nX: " + b"y" * 40_000, 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 17_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 16_345, 431),  # whole, and one byte too long
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else str(value),
 )
@@ -68,11 +70,25 @@ async def test_a_bad_request_is_refused_as_a_problem_and_the_connection_closed(d
         assert house.server.statistics().answered == 0
 
 
+async def test_the_longest_head_and_the_largest_body_pass() -> None:
+    head = POST + b"Content-Length: 16384\r\nX: "
+    async with serving() as house, calling(house.port) as caller:
+        await caller.say(head + b"y" * (16_384 - 4 - len(head)) + b"\r\n\r\n" + b"z" * 16_384)
+        assert (await caller.answer()).body == b"z" * 16_384
+
+
 async def test_a_large_body_is_refused_without_reading_on() -> None:
     async with serving() as house, calling(house.port) as caller:
         await caller.say(POST + b"Content-Length: 1000000000\r\n\r\n")
         assert (await caller.answer()).status == 413
         assert await caller.rest() == b""
+
+
+async def test_a_client_that_says_too_much_is_not_reset_before_it_can_read_why() -> None:
+    async with serving() as house, calling(house.port) as caller:
+        await caller.say(POST + b"Content-Length: 50000\r\n\r\n" + b"x" * 50_000)
+        assert (await caller.answer()).status == 413
+        assert await caller.stream.receive_some() == b"", "an end, not a reset, over the bytes that nobody took"
 
 
 async def test_a_body_that_is_mostly_chunking_is_refused() -> None:
@@ -216,3 +232,20 @@ async def test_an_app_that_fails_within_its_answer_ends_the_connection_unfinishe
         heard = await caller.rest()
         assert heard.endswith(b"5\r\nfirst\r\n"), f"no last chunk, so the client can tell: {heard!r}"
         assert [type(error) for error in house.told.failures] == [ExceptionGroup]
+
+
+async def test_an_app_that_says_more_than_it_announced_is_told_and_cut_short() -> None:
+    app = tiny_app()
+
+    @app.get("/more")
+    async def more() -> Response:
+        await trio.lowlevel.checkpoint()
+        response = Response("0123456789")
+        response.headers["Content-Length"] = "5"
+        return response
+
+    async with serving(app) as house, calling(house.port) as caller:
+        await caller.say(b"GET /more HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await caller.rest() == b""
+        assert [type(error) for error in house.told.failures] == [h11.LocalProtocolError]
+        assert house.told.contained == []

@@ -207,13 +207,22 @@ async def test_an_app_that_cannot_start_is_not_served() -> None:
 
 
 async def test_an_idle_connection_is_closed_before_and_after_a_request() -> None:
-    async with serving(limits=Limits(idle=0.05)) as house, calling(house.port) as fresh, calling(house.port) as used:
+    async with serving(limits=Limits(idle=0.3)) as house, calling(house.port) as fresh, calling(house.port) as used:
         await used.say(GET)
         assert (await used.answer()).status == 200
         assert await used.rest() == b""
         assert await fresh.rest() == b""
         await until(lambda: house.server.statistics().connections == 0)
         assert house.told.cuts == []
+
+
+async def test_a_connection_that_is_used_now_and_then_is_kept() -> None:
+    async with serving(limits=Limits(idle=0.4)) as house, calling(house.port) as caller:
+        for _ in range(4):
+            await caller.say(GET)
+            assert (await caller.answer()).status == 200
+            await trio.sleep(0.2)  # the idle time begins anew with each answer
+        assert house.server.statistics().accepted == 1
 
 
 async def test_a_head_that_trickles_is_cut_at_its_deadline() -> None:
