@@ -8,7 +8,7 @@ CREATE TABLE addresses (
     mails_since timestamptz,
     mailed_at timestamptz,
     touched_at timestamptz NOT NULL DEFAULT clock_timestamp()
-);
+) WITH (fillfactor = 70); -- every lock rewrites the row: room on its page keeps that away from the indices
 COMMENT ON TABLE addresses IS 'An address being proved now; its row lock serialises register, resend and activate.';
 CREATE INDEX addresses_touched_at ON addresses (touched_at);
 
@@ -72,15 +72,18 @@ CREATE TABLE outbox (
     attempts integer NOT NULL DEFAULT 0,
     not_before timestamptz NOT NULL,
     not_after timestamptz NOT NULL,
+    leased_at timestamptz,
     lease_until timestamptz,
     last_error text,
     created_at timestamptz NOT NULL,
-    sent_at timestamptz
+    sent_at timestamptz,
+    CHECK ((state = 'leased') = (lease_until IS NOT NULL)),
+    CHECK ((state = 'sent') = (sent_at IS NOT NULL))
 );
 COMMENT ON TABLE outbox IS 'What must leave the service, written in the transaction that caused it; holds no secret.';
 CREATE INDEX outbox_ready ON outbox (kind, not_before) WHERE state = 'ready';
 CREATE INDEX outbox_leased ON outbox (lease_until) WHERE state = 'leased';
-CREATE INDEX outbox_dead ON outbox (id) WHERE state = 'dead';
+CREATE INDEX outbox_dead ON outbox (created_at) WHERE state = 'dead';
 CREATE INDEX outbox_sent_at ON outbox (sent_at) WHERE state = 'sent';
 CREATE INDEX outbox_subject ON outbox (subject_id);
 

@@ -1,0 +1,157 @@
+"""The outbox: what a transaction puts into it, and what the mailer does with it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from regsvc.domain.account import ON_THE_WAY_MAX
+from regsvc.domain.delivery import NOT_AFTER, Effect, Letter, Mail, Parcel, Publish
+from regsvc.ports import Minted, NoticeKind, OutboxCounts
+from regsvc.store.database import Database, Row, Session
+from regsvc.store.sql import Statements
+
+EXPIRED: Final = "expired: it was not sent in time"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What must leave, within the transaction that causes it; implements ports.Outgoing."""
+
+    sql: Statements
+    session: Session
+    new_id: Callable[[], UUID]
+
+    async def add(self, effects: Sequence[Effect], *, trace: str | None) -> None:
+        """Write mails into the outbox (other processes are notified at the commit), and events into the audit trail."""
+        mails = [effect for effect in effects if isinstance(effect, Mail)]
+        events = [effect for effect in effects if isinstance(effect, Publish)]
+        if not effects:
+            return
+        await self.sql.none(
+            "add",
+            self.session,
+            mails=[self.new_id() for _ in mails],
+            topics=[mail.letter.value for mail in mails],
+            mail_subjects=[mail.subject for mail in mails],
+            trace=trace,
+            life=NOT_AFTER,
+            events=[self.new_id() for _ in events],
+            names=[event.name for event in events],
+            event_subjects=[event.subject for event in events],
+            channel=NoticeKind.OUTBOX.value,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbag:
+    """The outbox as the mailer sees it; implements ports.Mailbag.
+
+    What touches a registration too is a transaction that locks the registration's address first, as everybody does.
+    """
+
+    sql: Statements
+    database: Database
+
+    async def lease(self, limit: int, lease: timedelta) -> Sequence[Parcel]:
+        """Take up to `limit` due mails that nobody else has, oldest first; mails past their `not_after` become dead."""
+        while True:
+            rows = await self.sql.rows("lease", self.database.pool, most=limit, lease=lease)
+            parcels = [_parcel(row) for row in rows]
+            late = [parcel for parcel in parcels if parcel.leased_at >= parcel.not_after]
+            for parcel in late:
+                await self._bury(parcel, EXPIRED, refund=True)
+            # A batch of nothing but late ones may hide others behind it.
+            if not late or len(late) < len(parcels):
+                return [parcel for parcel in parcels if parcel.leased_at < parcel.not_after]
+
+    async def reclaim(self) -> int:
+        """Make lapsed leases ready again; return how many."""
+        return int(await self.sql.value("reclaim", self.database.pool))
+
+    async def next_due(self) -> timedelta | None:
+        """Return how long until the next ready mail is due (zero: now); None when there is none."""
+        wait: timedelta | None = await self.sql.value("next_due", self.database.pool)
+        return wait
+
+    async def renew(self, parcels: Sequence[Parcel], lease: timedelta) -> None:
+        """Prolong leases."""
+        await self.sql.none(
+            "renew",
+            self.database.pool,
+            ids=[parcel.id for parcel in parcels],
+            attempts=[parcel.attempts for parcel in parcels],
+            leased_at=[parcel.leased_at for parcel in parcels],
+            lease=lease,
+        )
+
+    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta) -> Minted | None:
+        """Store the code's MAC, living from now; None when the subject is gone or a newer mail is queued for it.
+
+        The parcel is deleted in that case. None too when its lease was lost: somebody else sees to it.
+        """
+        async with self.database.transaction() as session:
+            await self.sql.none("lock_subject", session, subject=parcel.subject)
+            found = await self.sql.row("mint", session, **_fence(parcel), mac=mac, lifetime=lifetime)
+        if found is None:
+            return None
+        return Minted(found["email"], found["username"], found["locale"], found["expires_at"])
+
+    async def done(self, parcel: Parcel) -> None:
+        """Record that it was sent."""
+        await self.sql.none("done", self.database.pool, **_fence(parcel), channel=NoticeKind.SETTLED.value)
+
+    async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:
+        """Put it back for later; `refund` takes the try back."""
+        async with self.database.transaction() as session:
+            await self.sql.none("lock_subject", session, subject=parcel.subject)
+            await self.sql.none(
+                "again",
+                session,
+                **_fence(parcel),
+                wait=wait,
+                reason=reason,
+                refund=refund,
+                on_the_way=ON_THE_WAY_MAX,
+            )
+
+    async def dead(self, parcel: Parcel, reason: str) -> None:
+        """Give it up; the registration it was for no longer holds the address."""
+        await self._bury(parcel, reason, refund=False)
+
+    async def counts(self) -> OutboxCounts:
+        """Count."""
+        found = await self.sql.row("counts", self.database.pool)
+        if found is None:
+            raise AssertionError("a SELECT without FROM has a row")
+        return OutboxCounts(found["ready"], found["leased"], found["dead"], found["oldest"])
+
+    async def _bury(self, parcel: Parcel, reason: str, *, refund: bool) -> None:
+        async with self.database.transaction() as session:
+            await self.sql.none("lock_subject", session, subject=parcel.subject)
+            await self.sql.none(
+                "bury",
+                session,
+                **_fence(parcel),
+                reason=reason,
+                refund=refund,
+                channel=NoticeKind.SETTLED.value,
+            )
+
+
+def _parcel(row: Row) -> Parcel:
+    return Parcel(
+        id=row["id"],
+        letter=Letter(row["topic"]),
+        subject=row["subject_id"],
+        trace=row["trace"],
+        attempts=row["attempts"],
+        created_at=row["created_at"],
+        leased_at=row["leased_at"],
+        not_after=row["not_after"],
+    )
+
+
+def _fence(parcel: Parcel) -> dict[str, object]:
+    return {"id": parcel.id, "attempts": parcel.attempts, "leased_at": parcel.leased_at}

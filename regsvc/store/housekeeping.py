@@ -1,0 +1,31 @@
+"""What the sweeper removes, in batches; each statement is a transaction of its own and waits for nobody."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from regsvc.domain.account import DAY, HOUR
+from regsvc.ports import Swept
+from regsvc.store.database import Database
+from regsvc.store.sql import Statements
+
+MAILBOX_KEPT: Final = 10_000  # mails; a development mailbox is for looking at the newest ones
+
+
+@dataclass(frozen=True, slots=True)
+class Housekeeping:
+    """Tidies; implements ports.Housekeeping."""
+
+    sql: Statements
+    database: Database
+
+    async def sweep(self, limit: int) -> Swept:
+        """Remove up to `limit` expired rows of each kind; rows that others hold are passed over."""
+        sql, pool = self.sql, self.database.pool
+        registrations = int(await sql.value("sweep_registrations", pool, most=limit))
+        codes = int(await sql.value("sweep_codes", pool, most=limit))
+        addresses = int(await sql.value("sweep_addresses", pool, most=limit, failures_window=DAY, mails_window=HOUR))
+        sent = int(await sql.value("sweep_sent", pool, most=limit))
+        dead = int(await sql.value("sweep_dead", pool, most=limit))
+        boxed = int(await sql.value("sweep_mailbox", pool, most=limit, kept=MAILBOX_KEPT))
+        more = limit in {registrations, codes, addresses, sent, dead, boxed}
+        return Swept(registrations, codes, addresses, sent + dead + boxed, more)

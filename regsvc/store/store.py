@@ -1,0 +1,82 @@
+"""The whole store: every port that PostgreSQL stands behind, over one pool."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import trio
+
+from regsvc import ports
+from regsvc.domain.values import Secret
+from regsvc.store.account import Directory
+from regsvc.store.database import open_database
+from regsvc.store.delivery import Mailbag
+from regsvc.store.desk import MailDesk
+from regsvc.store.housekeeping import Housekeeping
+from regsvc.store.mailbox import Mailbox
+from regsvc.store.migrations import Ledger, read_migrations
+from regsvc.store.notices import Notices
+from regsvc.store.probe import Probe
+from regsvc.store.sql import Statements, folder, read_queries
+from regsvc.store.unit import Units
+from regsvc.trio_asyncpg import PoolStatistics
+
+TIMEOUT: Final = timedelta(seconds=5)
+STATEMENT_CACHE: Final = 200  # statements a connection keeps prepared; all that there are
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The ports of the inside, each ready for use from any task."""
+
+    begin: ports.Begin
+    directory: ports.Directory
+    mailbag: ports.Mailbag
+    desk: ports.MailDesk
+    mailbox: ports.Mailbox
+    housekeeping: ports.Housekeeping
+    notices: ports.Notices
+    probe: ports.Probe
+    statistics: Callable[[], PoolStatistics]
+
+
+@asynccontextmanager
+async def open_store(
+    dsn: Secret,
+    *,
+    new_id: Callable[[], UUID],
+    pool_min: int = 2,
+    pool_max: int = 10,
+    timeout: timedelta = TIMEOUT,  # noqa: ASYNC109 - of each wait for a connection and each statement
+    statement_cache: int = STATEMENT_CACHE,
+) -> AsyncIterator[Store]:
+    """Open the store for the time of the block; does not wait for the database, which may come and go.
+
+    `new_id` makes UUIDs of version 7. `timeout` is that of each wait for a connection and of each statement;
+    `statement_cache` is 0 behind a proxy that pools transactions. Raises StatementError and MigrationError for
+    SQL files that do not fit, ValueError for a DSN that cannot be read; its connections end with the block.
+    """
+    queries, ledger = await trio.to_thread.run_sync(_read, limiter=trio.CapacityLimiter(1))
+    async with open_database(
+        dsn, pool_min=pool_min, pool_max=pool_max, timeout=timeout, statement_cache=statement_cache
+    ) as database:
+        yield Store(
+            begin=Units(queries, database, new_id).begin,
+            directory=Directory(queries["account"], database),
+            mailbag=Mailbag(queries["delivery"], database),
+            desk=MailDesk(queries["desk"], database),
+            mailbox=Mailbox(queries["mailbox"], database, new_id),
+            housekeeping=Housekeeping(queries["housekeeping"], database),
+            notices=Notices(database),
+            probe=Probe(queries["probe"], database, ledger),
+            statistics=database.pool.statistics,
+        )
+
+
+def _read() -> tuple[dict[str, Statements], Ledger]:
+    place = folder()
+    queries = read_queries(place / "queries")
+    return queries, Ledger(queries["migrations"], read_migrations(place / "migrations"))

@@ -1,0 +1,175 @@
+-- Addresses, their claims, and the accounts that come of them.
+
+-- name: lock_address(email_key) -> none
+-- Its row lock serialises all that is decided about an address. The row is made if it is new, so that there is always
+-- one to hold; where the sweeper is just deleting it, this waits for that and inserts it anew.
+-- `touched_at` moves once an hour at most: a lock that changes no indexed column stays a heap-only update.
+INSERT INTO addresses AS address (email_key) VALUES ($1)
+ON CONFLICT (email_key) DO UPDATE
+    SET touched_at = CASE
+        WHEN address.touched_at < clock_timestamp() - interval '1 hour' THEN clock_timestamp()
+        ELSE address.touched_at
+    END;
+
+-- name: load_address(email_key) -> rows
+-- One row for each claim, newest first, or a single one without. A statement of its own after the lock: its snapshot
+-- and its clock are then later than whatever was waited for.
+SELECT
+    clock_timestamp() AS observed_at,
+    addresses.failures,
+    addresses.failures_since,
+    addresses.mails,
+    addresses.mails_since,
+    addresses.mailed_at,
+    users.id AS owner_id,
+    users.email AS owner_email,
+    users.password_hash AS owner_password_hash,
+    users.activated_at,
+    registrations.id,
+    registrations.email,
+    registrations.username,
+    registrations.username_key,
+    registrations.locale,
+    registrations.password_hash,
+    registrations.client,
+    registrations.created_at,
+    registrations.live_until,
+    registrations.expires_at,
+    codes.mac,
+    codes.expires_at AS code_expires_at,
+    codes.failures AS code_failures
+FROM (VALUES ($1::text)) AS asked (email_key)
+LEFT JOIN addresses ON asked.email_key = addresses.email_key
+LEFT JOIN users ON asked.email_key = users.email_key
+LEFT JOIN registrations ON asked.email_key = registrations.email_key
+LEFT JOIN codes ON registrations.id = codes.subject_id AND codes.purpose = 'activate' AND codes.used_at IS NULL
+ORDER BY registrations.created_at DESC, registrations.id DESC;
+
+-- name: insert_claim(
+--     email_key, failures, failures_since, mails, mails_since, mailed_at, id, email, username, username_key, locale,
+--     password_hash, client, created_at, live_until, expires_at) -> none
+WITH address AS (
+    UPDATE addresses SET failures = $2, failures_since = $3, mails = $4, mails_since = $5, mailed_at = $6
+    WHERE email_key = $1
+)
+
+INSERT INTO registrations (
+    email_key, id, email, username, username_key, locale, password_hash, client, created_at, live_until, expires_at
+)
+VALUES ($1, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16);
+
+-- name: save_address(
+--     email_key, failures, failures_since, mails, mails_since, mailed_at, claims, live_until, expires_at, spent,
+--     code_failures) -> none
+-- The counters, the times of the claims, and the tries spent on the codes of the claims `spent`.
+WITH address AS (
+    UPDATE addresses SET failures = $2, failures_since = $3, mails = $4, mails_since = $5, mailed_at = $6
+    WHERE email_key = $1
+),
+
+claim AS (
+    UPDATE registrations SET live_until = changed.live_until, expires_at = changed.expires_at
+    FROM unnest($7::uuid[], $8::timestamptz[], $9::timestamptz[]) AS changed (id, live_until, expires_at)
+    WHERE registrations.id = changed.id
+)
+
+UPDATE codes SET failures = spent.failures
+FROM unnest($10::uuid[], $11::integer[]) AS spent (subject_id, failures)
+WHERE codes.subject_id = spent.subject_id AND codes.purpose = 'activate';
+
+-- name: drop_claims(ids) -> none
+-- With their codes and with what was still to be mailed for them.
+WITH claims AS (
+    DELETE FROM registrations
+    WHERE id = any($1::uuid[])
+),
+
+secrets AS (
+    DELETE FROM codes
+    WHERE subject_id = any($1::uuid[])
+)
+
+DELETE FROM outbox
+WHERE subject_id = any($1::uuid[]) AND state IN ('ready', 'leased');
+
+-- name: activate(email_key, id, password_hash, mac, activated_at) -> row
+-- The code is used, the claim becomes the account, and every other claim of the address goes, or nothing happens.
+-- `activated_at` is the clock that the decision was made by, read under the lock. The used code stays, as a trace.
+WITH used AS (
+    UPDATE codes SET used_at = $5
+    WHERE subject_id = $2 AND purpose = 'activate' AND mac = $4 AND used_at IS NULL AND expires_at > $5
+    RETURNING subject_id
+),
+
+claims AS (
+    DELETE FROM registrations
+    WHERE
+        email_key = $1
+        AND EXISTS (
+            SELECT FROM used INNER JOIN registrations AS mine ON used.subject_id = mine.id
+            WHERE mine.email_key = $1 AND mine.password_hash = $3
+        )
+    RETURNING id, email, email_key, username, username_key, locale, password_hash, created_at
+),
+
+secrets AS (
+    DELETE FROM codes USING claims
+    WHERE codes.subject_id = claims.id AND codes.subject_id != $2
+),
+
+mails AS (
+    DELETE FROM outbox USING claims
+    WHERE outbox.subject_id = claims.id AND outbox.state IN ('ready', 'leased')
+),
+
+account AS (
+    INSERT INTO users (
+        id, email, email_key, username, username_key, locale, password_hash, created_at, activated_at, updated_at
+    )
+    SELECT
+        id,
+        email,
+        email_key,
+        username,
+        username_key,
+        locale,
+        password_hash,
+        created_at,
+        $5 AS activated_at,
+        $5 AS updated_at
+    FROM claims
+    WHERE id = $2
+    ON CONFLICT DO NOTHING
+    RETURNING id
+)
+
+SELECT
+    exists(
+        SELECT FROM claims
+        WHERE id = $2
+    ) AS proved,
+    exists(SELECT FROM account) AS made;
+
+-- name: insert_unnamed_user(id, email, email_key, locale, password_hash, created_at, activated_at) -> value
+-- For an account whose username was taken since it was asked for.
+INSERT INTO users (id, email, email_key, locale, password_hash, created_at, activated_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $7)
+ON CONFLICT DO NOTHING
+RETURNING id;
+
+-- name: username_taken(username_key) -> value
+SELECT exists(
+    SELECT FROM users
+    WHERE username_key = $1
+);
+
+-- name: mail_status(registration) -> row
+-- The newest mail of a registration; no row where there is none.
+SELECT
+    outbox.state,
+    codes.expires_at
+FROM outbox
+LEFT JOIN codes ON outbox.subject_id = codes.subject_id AND codes.purpose = 'activate' AND codes.used_at IS NULL
+WHERE outbox.subject_id = $1 AND outbox.kind = 'mail'
+ORDER BY outbox.created_at DESC, outbox.id DESC
+LIMIT 1;

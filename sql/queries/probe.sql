@@ -1,0 +1,4 @@
+-- Whether the database is there.
+
+-- name: ping() -> value
+SELECT 1;

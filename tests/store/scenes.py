@@ -1,0 +1,103 @@
+"""What the store's tests do again and again: register, carry a mail, look behind the store's back."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import uuid_utils.compat
+
+from regsvc.domain import account
+from regsvc.domain.account import Activate, Address, Claim, Owner, Proof, Register, Resend, Rules, Step
+from regsvc.domain.delivery import Parcel
+from regsvc.domain.values import Email, Locale, Username
+from regsvc.ports import Minted
+from regsvc.store import Store
+
+RULES = Rules(limit_mails=False)
+CLAIMS = replace(RULES, duplicates=account.DuplicatePolicy.CLAIMS)
+LEASE = timedelta(seconds=30)
+LIFETIME = timedelta(seconds=60)
+MAC = b"m" * 32
+
+
+def new_id() -> UUID:
+    return uuid_utils.compat.uuid7()
+
+
+def email(name: str = "ada") -> Email:
+    parsed = Email.parse(f"{name}@example.com")
+    assert isinstance(parsed, Email)
+    return parsed
+
+
+def form(
+    name: str = "ada",
+    *,
+    password_hash: str = "hash",  # noqa: S107 - it stands for one
+    username: str | None = None,
+    locale: str | None = None,
+) -> Register:
+    return Register(
+        id=new_id(),
+        email=email(name),
+        password_hash=password_hash,
+        username=Username(username, username.casefold()) if username else None,
+        locale=Locale(locale) if locale else None,
+        client="192.0.2.7",
+    )
+
+
+async def register(store: Store, event: Register, rules: Rules = RULES, *, trace: str | None = None) -> Step[Claim]:
+    """What the flow does: one transaction."""
+    key = event.email.key
+    async with store.begin() as unit:
+        before, now = await unit.accounts.load(key)
+        step = account.register(before, event, now, rules)
+        await unit.accounts.save(key, before, step.state)
+        await unit.outgoing.add(step.effects, trace=trace)
+    return step
+
+
+async def resend(store: Store, event: Register, rules: Rules = RULES) -> Step[Claim]:
+    key = event.email.key
+    async with store.begin() as unit:
+        before, now = await unit.accounts.load(key)
+        step = account.resend(before, Resend(Proof({event.id: event.password_hash})), now, rules)
+        await unit.accounts.save(key, before, step.state)
+        await unit.outgoing.add(step.effects, trace=None)
+    return step
+
+
+async def activate(store: Store, event: Register, mac: bytes = MAC, rules: Rules = RULES) -> Step[Owner]:
+    key = event.email.key
+    async with store.begin() as unit:
+        before, now = await unit.accounts.load(key)
+        shown = Activate(Proof({event.id: event.password_hash}), {event.id: mac})
+        step = account.activate(before, shown, now, rules)
+        await unit.accounts.save(key, before, step.state)
+        await unit.outgoing.add(step.effects, trace=None)
+    return step
+
+
+async def look(store: Store, name: str = "ada") -> tuple[Address, datetime]:
+    return await store.directory.look(email(name).key)
+
+
+async def lease_one(store: Store) -> Parcel:
+    (parcel,) = await store.mailbag.lease(10, LEASE)
+    return parcel
+
+
+async def mint(store: Store, parcel: Parcel, mac: bytes = MAC) -> Minted:
+    minted = await store.mailbag.mint(parcel, mac, LIFETIME)
+    assert minted is not None
+    return minted
+
+
+async def registered_with_code(store: Store, event: Register, mac: bytes = MAC, rules: Rules = RULES) -> Register:
+    """Register and have the code minted and its mail sent."""
+    await register(store, event, rules)
+    parcel = await lease_one(store)
+    await mint(store, parcel, mac)
+    await store.mailbag.done(parcel)
+    return event
