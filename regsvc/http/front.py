@@ -1,0 +1,174 @@
+"""The front: an app where every answer, good or bad, leaves by the same door and is logged once.
+
+Quart routes and holds the request; what it costs on the way and we do not use (sessions, a URL adapter built from the
+client's Host, signals, hooks before and after) is left out, and so is its handling of errors: all of them end in
+`Front._problem`, which looks at every leaf of a group where Quart-Trio takes the first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, cast
+
+import trio
+from quart import Quart, Request, Response
+from quart.sessions import NullSession, SecureCookieSessionInterface, SessionInterface
+from quart.wrappers.base import BaseRequestWebsocket
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import MapAdapter
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from regsvc import observe
+from regsvc.domain.refusals import Refused
+from regsvc.http import kinds
+from regsvc.http.caller import Asked, Caller, Network, client_address, request_id
+from regsvc.http.connection import LeanConnection
+from regsvc.http.kinds import Kind
+from regsvc.http.problems import ALWAYS, Told, Writer, headers, tell, told, unavailable
+from regsvc.http.reply import View
+from regsvc.http.routes import Route
+from regsvc.http.wire import Unreadable
+from regsvc.ports import Unavailable
+
+BODY_MAX: Final = 16 * 1024  # bytes
+_STATUS_KINDS: Final[Mapping[int, Kind]] = {
+    404: kinds.NOT_FOUND,
+    405: kinds.METHOD_NOT_ALLOWED,
+    408: kinds.REQUEST_TIMEOUT,
+    413: kinds.PAYLOAD_TOO_LARGE,
+    415: kinds.UNSUPPORTED_MEDIA_TYPE,
+}
+
+
+class Sessionless(SessionInterface):
+    """Makes no session: nothing here is remembered in a cookie."""
+
+    def __init__(self) -> None:
+        self._none = NullSession()
+
+    async def open_session(self, _app: Quart, _request: BaseRequestWebsocket) -> NullSession:
+        """Return the one empty session; it is never saved."""
+        return self._none
+
+
+class Front(QuartTrio):
+    """An app that answers by its table."""
+
+    asgi_http_class = LeanConnection
+    request_class = Asked
+
+    def __init__(
+        self, table: Sequence[Route], views: Mapping[str, View], writer: Writer, trusted: Sequence[Network]
+    ) -> None:
+        super().__init__("regsvc.http", static_folder=None)
+        self.config["MAX_CONTENT_LENGTH"] = BODY_MAX
+        self.session_interface = cast("SecureCookieSessionInterface", Sessionless())
+        self.url_map.merge_slashes = False  # else `//livez` is a redirect to wherever Host says
+        self._writer, self._trusted, self._answers = writer, trusted, views
+        for route in table:
+            for path in route.paths:
+                rule = path.replace("{", "<").replace("}", ">")
+                self.add_url_rule(rule, route.name, methods=[route.method], provide_automatic_options=True)
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter:
+        """Route by path and method alone; what the client calls us does not matter."""
+        if request is None:
+            return self.url_map.bind("regsvc")
+        return self.url_map.bind("regsvc", path_info=request.path, default_method=request.method)
+
+    async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
+        """Answer a request, whatever becomes of it; cancellation leaves, nothing else does."""
+        asked, began, head = cast("Asked", request), trio.current_time(), request.headers
+        address = client_address(request.remote_addr, head.getlist("X-Forwarded-For"), self._trusted)
+        asked.caller = caller = Caller(request_id(head), address)
+        with observe.request_context(caller.request_id, head.get("Traceparent")) as span:
+            async with self.request_context(request):
+                answer = await self._answer(asked)
+            answer.headers.extend({**ALWAYS, "X-Request-ID": caller.request_id, "traceparent": str(span)})
+            observe.emit(
+                "http_request",
+                method=request.method,
+                route=asked.template,
+                status=answer.status_code,
+                duration_ms=round((trio.current_time() - began) * 1000, 3),
+                bytes_in=request.content_length,
+                bytes_out=answer.content_length,
+                client=address,
+                user_id=caller.user_id,
+                refusal=caller.refusal,
+            )
+        return answer
+
+    async def _answer(self, asked: Asked) -> Response:
+        outcome: Response | Refused | Told
+        try:
+            outcome = await self._dispatch(asked)
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the one place where every error is worded
+            outcome = self._problem(error, asked)
+        if isinstance(outcome, Refused):
+            outcome = told(outcome)
+        if isinstance(outcome, Told):
+            asked.caller.refusal = outcome.why
+            body = self._writer.body(outcome, asked.caller.request_id, asked.dialect)
+            outcome = TrioResponse(body, outcome.kind.status, headers(outcome))
+        return outcome
+
+    async def _dispatch(self, asked: Asked) -> Response | Refused | Told:
+        if asked.url_rule is None:
+            raise asked.routing_exception or LookupError("the router neither matched nor refused a request")
+        if asked.method == "OPTIONS":
+            return self._options(asked)
+        return await self._answers[asked.url_rule.endpoint](**(asked.view_args or {}))
+
+    def _options(self, asked: Asked) -> Response:
+        adapter = self.create_url_adapter(asked)
+        return TrioResponse(b"", 204, {"Allow": ", ".join(sorted(adapter.allowed_methods()))})
+
+    def _problem(self, error: BaseException, asked: Asked) -> Told:
+        """Word an error, by the gravest of its leaves; whatever is a bug is logged, each of them."""
+        leaves = list(_leaves(error))
+        if not all(isinstance(leaf, Exception) for leaf in leaves):
+            raise error  # cancelled, or the process is asked to stop
+        worded = [_worded(leaf) for leaf in leaves]
+        for leaf, problem in zip(leaves, worded, strict=True):
+            if problem is None:
+                observe.exception("http_bug", leaf, method=asked.method, route=asked.template)
+        gravest = max((problem or tell(kinds.INTERNAL_ERROR) for problem in worded), key=_gravity)
+        if gravest.kind.status < 500:
+            reason = ", ".join(fault.code for fault in gravest.errors) or gravest.detail
+            observe.emit(
+                "request_unreadable",
+                method=asked.method,
+                route=asked.template,
+                status=gravest.kind.status,
+                reason=reason,
+            )
+        return gravest
+
+
+def _gravity(problem: Told) -> tuple[bool, int]:
+    return problem.kind is kinds.INTERNAL_ERROR, problem.kind.status
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def _worded(error: BaseException) -> Told | None:
+    """Word what was to be expected; None: it was not, so it is a bug."""
+    match error:
+        case Unreadable(told=known):
+            return known
+        case Unavailable():
+            return unavailable(error)
+        case MethodNotAllowed(valid_methods=methods):
+            return replace(tell(kinds.METHOD_NOT_ALLOWED), allow=tuple({*(methods or ()), "OPTIONS"}))
+        case HTTPException(code=int(status)) if status < 500:
+            return tell(_STATUS_KINDS.get(status, kinds.MALFORMED_REQUEST))
+        case _:
+            return None

@@ -1,0 +1,230 @@
+"""The closed list of problems: what a client may be told, what each means, and what to do about it.
+
+A kind has one name and one status for ever; every kind has a page at `/problems/<slug>`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of problem. `name` is what programs compare; `detail` is said when there is nothing more exact to say."""
+
+    name: str
+    status: int
+    title: str
+    detail: str
+    meaning: str
+    remedy: str
+
+    @property
+    def slug(self) -> str:
+        """The last part of its `type`, and of its page's address."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.name).lower()
+
+    @property
+    def word(self) -> str:
+        """Its name in logs and metrics."""
+        return self.slug.replace("-", "_")
+
+
+MALFORMED_REQUEST = Kind(
+    "MalformedRequest",
+    400,
+    "The request cannot be read",
+    "The body is not a JSON object.",
+    "The body is not JSON as the service takes it: one object in UTF-8, at most 32 levels deep, no key twice, "
+    "no NaN or Infinity, no NUL, no half of a surrogate pair; or the request line or a header is not HTTP.",
+    "Build the body with a JSON library rather than by hand; `detail` says what was met.",
+)
+INVALID_ACTIVATION_CODE = Kind(
+    "InvalidActivationCode",
+    400,
+    "The activation code is wrong",
+    "This is not the code of the newest mail.",
+    "Address and password are right, the code is not. A newer code makes every older one invalid.",
+    "Take the code from the newest mail. `attempts_left` says how often it may still be tried.",
+)
+INVALID_CREDENTIALS = Kind(
+    "InvalidCredentials",
+    401,
+    "The credentials are missing or wrong",
+    "The e-mail address or the password is wrong, or they were not sent with HTTP Basic.",
+    "The service does not say which of the two is wrong, nor whether the address is known.",
+    "Send `Authorization: Basic` with the address and the password of the registration, in UTF-8.",
+)
+NOT_FOUND = Kind(
+    "NotFound",
+    404,
+    "There is nothing here",
+    "No resource has this address.",
+    "The path is not one of the API's, or what it names does not exist.",
+    "`/openapi.json` lists every path, `/docs` shows them.",
+)
+METHOD_NOT_ALLOWED = Kind(
+    "MethodNotAllowed",
+    405,
+    "The method is not for this resource",
+    "The resource exists, but not for this method.",
+    "The path is right, the method is not.",
+    "Use one of the methods in the `Allow` header.",
+)
+REQUEST_TIMEOUT = Kind(
+    "RequestTimeout",
+    408,
+    "The request did not arrive in time",
+    "The request did not arrive in time.",
+    "A request's head has 5 seconds to arrive, its body 10 more.",
+    "Send it again, in one piece.",
+)
+USER_ALREADY_EXISTS = Kind(
+    "UserAlreadyExists",
+    409,
+    "The address or the name is taken",
+    "An account with this e-mail address exists.",
+    "The address has an account, or a registration whose code is still good; or the username is somebody's.",
+    "Log in; or, after `Retry-After`, register again; or take another username when `errors` names it.",
+)
+USER_ALREADY_ACTIVATED = Kind(
+    "UserAlreadyActivated",
+    409,
+    "The account is active already",
+    "This account is active already.",
+    "The address was proved before; there is nothing left to activate and no code to send.",
+    "Go on as after an activation.",
+)
+ACTIVATION_CODE_EXPIRED = Kind(
+    "ActivationCodeExpired",
+    410,
+    "The activation code has expired",
+    "There is no code that is still good.",
+    "A code lives for a short time from the moment its mail is handed over, and none is alive now.",
+    "Ask for a new one with `POST /v1/users/resend-code` and the same credentials.",
+)
+PAYLOAD_TOO_LARGE = Kind(
+    "PayloadTooLarge",
+    413,
+    "The body is too large",
+    "The body may have 16384 bytes at most.",
+    "A body has at most 16 KiB; the rest was not read.",
+    "Send only the fields that the route takes.",
+)
+UNSUPPORTED_MEDIA_TYPE = Kind(
+    "UnsupportedMediaType",
+    415,
+    "The body is not application/json",
+    "Send the body as application/json in UTF-8, and not compressed.",
+    "Bodies are JSON in UTF-8. Forms are refused so that a foreign page cannot send them.",
+    "Set `Content-Type: application/json`, and no `Content-Encoding`.",
+)
+VALIDATION_ERROR = Kind(
+    "ValidationError",
+    422,
+    "Some fields are not right",
+    "Some fields are not right.",
+    "The body is readable, but fields are missing, unknown, or not what they should be.",
+    "`errors` has every one of them with a message for people and a code for programs; correct all and send again.",
+)
+INVALID_EMAIL = Kind(
+    "InvalidEmail",
+    422,
+    "This is not an e-mail address",
+    "This is not an e-mail address.",
+    "The address cannot be one; the service does not try to deliver to find out.",
+    "Show `errors[0].message` beside the field.",
+)
+WEAK_PASSWORD = Kind(
+    "WeakPassword",
+    422,
+    "The password is too weak",
+    "The password is too weak.",
+    "It is too short or too long, among those that everybody tries first, or the address or the name itself. "
+    "There are no rules about digits or capitals.",
+    "Show `errors[0].message` beside the field; longer is better.",
+)
+TOO_MANY_ATTEMPTS = Kind(
+    "TooManyAttempts",
+    429,
+    "Too many wrong codes",
+    "Too many wrong codes were tried.",
+    "A code can be tried a few times, and an address has a budget of wrong codes a day; one of the two is used up.",
+    "Wait for `Retry-After`, then ask for a new code with `POST /v1/users/resend-code`.",
+)
+RESEND_TOO_SOON = Kind(
+    "ResendTooSoon",
+    429,
+    "The next mail has to wait",
+    "A mail was sent a moment ago.",
+    "There is a pause between two mails to one address, and a number of mails an hour.",
+    "Ask again at `resend_available_at`; the code in the newest mail stays good until then.",
+)
+RATE_LIMIT_EXCEEDED = Kind(
+    "RateLimitExceeded",
+    429,
+    "Too much of this for now",
+    "This was done too often.",
+    "A limit on how often something may be done is reached.",
+    "Wait for `Retry-After` seconds.",
+)
+HEADERS_TOO_LARGE = Kind(
+    "HeadersTooLarge",
+    431,
+    "The head of the request is too large",
+    "The request line and the headers are too large.",
+    "Request line and headers together have at most 16 KiB.",
+    "Send fewer or shorter headers.",
+)
+INTERNAL_ERROR = Kind(
+    "InternalError",
+    500,
+    "Something went wrong on our side",
+    "Something went wrong on our side. Nothing you can do differently; the id of this request is in `instance`.",
+    "A mistake in the service. It was logged with the id of the request.",
+    "Try again; if it stays, tell the operator the id in `instance`.",
+)
+OVERLOADED = Kind(
+    "Overloaded",
+    503,
+    "The service has too much to do",
+    "The service has too much to do right now.",
+    "More was asked than can be done in good time, so this request was refused at once. Nothing is half-done.",
+    "Send the same request again after `Retry-After` seconds.",
+)
+SERVICE_UNAVAILABLE = Kind(
+    "ServiceUnavailable",
+    503,
+    "A part of the service is away",
+    "A part of the service is away for the moment.",
+    "Something the service needs, such as its database, does not answer, or the service is being restarted.",
+    "Send the same request again after `Retry-After` seconds; if the answer was lost, sending it again is safe.",
+)
+
+KINDS: Final[Mapping[str, Kind]] = {
+    kind.name: kind
+    for kind in (
+        MALFORMED_REQUEST,
+        INVALID_ACTIVATION_CODE,
+        INVALID_CREDENTIALS,
+        NOT_FOUND,
+        METHOD_NOT_ALLOWED,
+        REQUEST_TIMEOUT,
+        USER_ALREADY_EXISTS,
+        USER_ALREADY_ACTIVATED,
+        ACTIVATION_CODE_EXPIRED,
+        PAYLOAD_TOO_LARGE,
+        UNSUPPORTED_MEDIA_TYPE,
+        VALIDATION_ERROR,
+        INVALID_EMAIL,
+        WEAK_PASSWORD,
+        TOO_MANY_ATTEMPTS,
+        RESEND_TOO_SOON,
+        RATE_LIMIT_EXCEEDED,
+        HEADERS_TOO_LARGE,
+        INTERNAL_ERROR,
+        OVERLOADED,
+        SERVICE_UNAVAILABLE,
+    )
+}

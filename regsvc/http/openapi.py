@@ -1,0 +1,229 @@
+"""The OpenAPI 3.1 document, built from the route table and the models' own JSON Schemas.
+
+Built by hand rather than by quart-schema: that derives it from decorators that also take over the reading of bodies,
+whose answers to bad JSON and content types are not ours, and it leaves a route without a declared answer invalid.
+Every path is in it, aliases too, so that a client of any of them can be generated; `/api/v1` has its own `detail`.
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from regsvc import __version__
+from regsvc.http import kinds
+from regsvc.http.caller import LEGACY_PREFIX
+from regsvc.http.forms import ActivateForm, Form, RegisterForm, Rules
+from regsvc.http.kinds import Kind
+from regsvc.http.models import Fault, LegacyProblem, Problem
+from regsvc.http.problems import MEDIA_TYPE, Dialect, Told, Writer, headers, tell
+from regsvc.http.routes import JSON, Auth, Parameter, Route, Tag
+
+Json = dict[str, Any]
+_REF: Final = "#/components/schemas/{model}"
+_INSTANCE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+_EVERYWHERE: Final = (kinds.INTERNAL_ERROR,)
+
+_EXTRAS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "InvalidActivationCode": {"attempts_left": 4},
+    "UserAlreadyExists": {"hint": "Log in with it, or register another address."},
+    "ActivationCodeExpired": {
+        "hint": "Ask for a new one with POST /v1/users/resend-code and the same credentials.",
+    },
+    "ValidationError": {
+        "errors": (
+            Fault(field="password", message="This field is required.", code="missing"),
+            Fault(field="plan", message="This field is not known here; leave it out.", code="unknown_field"),
+        )
+    },
+    "InvalidEmail": {
+        "detail": "This is not an e-mail address: An email address must have an @-sign.",
+        "errors": (
+            Fault(
+                field="email",
+                message="This is not an e-mail address: An email address must have an @-sign.",
+                code="invalid_email",
+            ),
+        ),
+    },
+    "WeakPassword": {
+        "detail": "A password has at least 8 characters.",
+        "errors": (Fault(field="password", message="A password has at least 8 characters.", code="too_short"),),
+    },
+    "TooManyAttempts": {"attempts_left": 0, "retry_after": timedelta(seconds=30)},
+    "ResendTooSoon": {
+        "retry_after": timedelta(seconds=18),
+        "resend_available_at": datetime(2026, 11, 20, 11, 0, 30, 123000, UTC),
+    },
+    "RateLimitExceeded": {"retry_after": timedelta(seconds=1745)},
+    "MethodNotAllowed": {"allow": ("GET", "HEAD", "OPTIONS")},
+    "Overloaded": {"retry_after": timedelta(seconds=3)},
+    "ServiceUnavailable": {"retry_after": timedelta(seconds=1)},
+}
+
+
+def example(kind: Kind) -> Told:
+    """Return a problem of a kind as it could be told."""
+    return replace(tell(kind), **_EXTRAS.get(kind.name, {}))
+
+
+def document(routes: Sequence[Route], writer: Writer, rules: Rules) -> Json:
+    """Return the document for `routes`; `writer` knows the public URL, `rules` the lengths of code and password."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "regsvc",
+            "version": __version__,
+            "summary": "Self-hosted user registration.",
+            "description": _ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": writer.base}],
+        "tags": [{"name": tag.value} for tag in Tag if any(route.tag is tag for route in routes)],
+        "paths": _paths(routes, writer),
+        "components": {
+            "schemas": _schemas(routes, rules),
+            "securitySchemes": {
+                "basic": {
+                    "type": "http",
+                    "scheme": "basic",
+                    "description": "Address and password of the registration, in UTF-8 (RFC 7617).",
+                }
+            },
+            "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
+        },
+    }
+
+
+_ABOUT: Final = (
+    "JSON in, JSON out, UTF-8. Times are RFC 3339 in UTC, durations whole seconds.\n\n"
+    "Every error is a problem (RFC 9457): `error` is its name, `message` a sentence for a person, `type` the address "
+    "of a page that explains it. Under `/api/v1` the same routes answer with an object as `detail`.\n\n"
+    "Any path answers 404 or 405 as a problem too. `X-Request-ID` is kept when you send a sane one."
+)
+_HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
+    "X-Request-ID": ("The id of the request, as in the log.", {"type": "string"}),
+    "traceparent": ("The trace, continued (W3C Trace Context).", {"type": "string"}),
+    "Cache-Control": ("Nothing is stored.", {"type": "string", "const": "no-store"}),
+    "X-Content-Type-Options": ("No guessing.", {"type": "string", "const": "nosniff"}),
+    "Retry-After": ("Seconds to wait.", {"type": "integer", "minimum": 1}),
+    "WWW-Authenticate": ("What to send.", {"type": "string"}),
+    "Allow": ("The methods there are.", {"type": "string"}),
+}
+_ALWAYS: Final = ("X-Request-ID", "traceparent", "Cache-Control", "X-Content-Type-Options")
+
+
+def _paths(routes: Sequence[Route], writer: Writer) -> Json:
+    paths: Json = {}
+    for route in routes:
+        for path in route.paths:
+            paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, writer)
+    return paths
+
+
+def _operation(route: Route, path: str, writer: Writer) -> Json:
+    alias = path != route.path
+    operation: Json = {
+        "operationId": route.name if not alias else f"{route.name}_at{path.translate(_PLAIN)}",
+        "tags": [route.tag.value],
+        "summary": f"{route.summary} (as {route.path})" if alias else route.summary,
+        "responses": _responses(route, path, writer),
+    }
+    if route.description:
+        operation["description"] = route.description
+    if route.auth is Auth.BASIC:
+        operation["security"] = [{"basic": []}]
+    if route.parameters:
+        operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
+    if route.body is not None:
+        operation["requestBody"] = _body(route.body, route.body_example)
+    return operation
+
+
+_PLAIN: Final = str.maketrans(dict.fromkeys("/-{}.", "_"))
+_WRITTEN: Final[JsonSchemaMode] = "serialization"
+_READ: Final[JsonSchemaMode] = "validation"
+
+
+def _parameter(parameter: Parameter) -> Json:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "description": parameter.description,
+        "required": parameter.required or parameter.place == "path",
+        "schema": dict(parameter.schema),
+    }
+
+
+def _body(form: type[Form], body_example: Mapping[str, Any] | None) -> Json:
+    content: Json = {"schema": {"$ref": _REF.format(model=form.__name__)}}
+    if body_example is not None:
+        content["example"] = dict(body_example)
+    return {"required": body_example is not None, "content": {JSON: content}}
+
+
+def _responses(route: Route, path: str, writer: Writer) -> Json:
+    success = route.success
+    content: Json = {}
+    if success.model is not None:
+        content["schema"] = {"$ref": _REF.format(model=success.model.__name__)}
+    if success.example is not None:
+        content["example"] = dict(success.example)
+    good = {"description": success.description, "headers": _head(()), "content": {success.media_type: content}}
+    dialect = Dialect.LEGACY if path.startswith(LEGACY_PREFIX) else Dialect.STANDARD
+    met = sorted({*route.problems, *_EVERYWHERE}, key=lambda kind: (kind.status, kind.name))
+    bad = {
+        str(status): _problem_response(list(same), writer, dialect)
+        for status, same in groupby(met, key=lambda kind: kind.status)
+    }
+    return {str(success.status): good, **bad}
+
+
+def _problem_response(met: Sequence[Kind], writer: Writer, dialect: Dialect) -> Json:
+    model = LegacyProblem if dialect is Dialect.LEGACY else Problem
+    extra = {name for kind in met for name in headers(example(kind)) if name != "Content-Type"}
+    return {
+        "description": " / ".join(f"`{kind.name}`: {kind.title}." for kind in met),
+        "headers": _head(sorted(extra)),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": _REF.format(model=model.__name__)},
+                "examples": {
+                    kind.name: {
+                        "summary": kind.title,
+                        "value": json.loads(writer.body(example(kind), _INSTANCE, dialect)),
+                    }
+                    for kind in met
+                },
+            }
+        },
+    }
+
+
+def _head(extra: Iterable[str]) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*_ALWAYS, *extra)}
+
+
+def _schemas(routes: Sequence[Route], rules: Rules) -> Json:
+    answers: set[type[BaseModel]] = {Problem, LegacyProblem}
+    answers |= {route.success.model for route in routes if route.success.model is not None}
+    bodies: set[type[BaseModel]] = {route.body for route in routes if route.body is not None}
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        *[(model, _WRITTEN) for model in answers],
+        *[(form, _READ) for form in bodies],
+    ]
+    wanted.sort(key=lambda one: one[0].__name__)
+    _, schemas = models_json_schema(wanted, ref_template=_REF)
+    found: Json = copy.deepcopy(schemas["$defs"])
+    password = found[RegisterForm.__name__]["properties"]["password"]
+    password |= {"minLength": rules.passwords.shortest, "maxLength": rules.passwords.longest}
+    for code in found[ActivateForm.__name__]["properties"].values():
+        description = f"{rules.code_digits} digits; spaces and dashes are ignored."
+        code |= {"minLength": rules.code_digits, "description": description}
+    return found

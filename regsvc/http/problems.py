@@ -1,0 +1,173 @@
+"""Every "no" as an RFC 9457 problem: one total table from refusals, and the bytes.
+
+Every `Refusal` has its words here (a test holds the table to the enum); no handler words one itself.
+Nothing of the inside shows: no SQL, no trace, no version; a bug is its request id.
+"""
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from regsvc.domain.refusals import Refusal, Refused
+from regsvc.http import kinds
+from regsvc.http.kinds import Kind
+from regsvc.http.models import Fault, LegacyDetail, LegacyProblem, Problem
+from regsvc.ports import Unavailable
+
+MEDIA_TYPE: Final = "application/problem+json"
+CHALLENGE: Final = 'Basic realm="regsvc", charset="UTF-8"'  # RFC 7617
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A problem as one client is told it; `why` is its name in the log."""
+
+    kind: Kind
+    why: str
+    detail: str
+    hint: str | None = None
+    errors: tuple[Fault, ...] = ()
+    attempts_left: int | None = None
+    retry_after: timedelta | None = None
+    resend_available_at: datetime | None = None
+    allow: tuple[str, ...] = ()
+
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """Whole seconds, rounded up: who waits that long has waited long enough."""
+        return None if self.retry_after is None else max(1, math.ceil(self.retry_after.total_seconds()))
+
+
+def tell(kind: Kind, detail: str | None = None, *, hint: str | None = None, errors: Sequence[Fault] = ()) -> Told:
+    """Tell of a problem that no refusal stands behind."""
+    return Told(kind, kind.word, detail or kind.detail, hint, tuple(errors))
+
+
+_RESEND: Final = "Ask for a new one with POST /v1/users/resend-code and the same credentials."
+
+REFUSALS: Final[Mapping[Refusal, Told]] = {
+    refusal: Told(kind, refusal.value, detail or kind.detail, hint, errors)
+    for refusal, kind, detail, hint, errors in (
+        (
+            Refusal.USER_ALREADY_EXISTS,
+            kinds.USER_ALREADY_EXISTS,
+            "An account with this e-mail address exists.",
+            "Log in with it, or register another address.",
+            (),
+        ),
+        (
+            Refusal.USERNAME_TAKEN,
+            kinds.USER_ALREADY_EXISTS,
+            "This username is taken.",
+            "Choose another username, or leave it out.",
+            (Fault(field="username", message="This username is taken.", code="taken"),),
+        ),
+        (
+            Refusal.REGISTRATION_PENDING,
+            kinds.USER_ALREADY_EXISTS,
+            "This e-mail address is being registered already; a code is on its way to it.",
+            "Activate with the code in the mail, or register again after Retry-After seconds.",
+            (),
+        ),
+        (Refusal.INVALID_CREDENTIALS, kinds.INVALID_CREDENTIALS, None, None, ()),
+        (Refusal.INVALID_ACTIVATION_CODE, kinds.INVALID_ACTIVATION_CODE, None, None, ()),
+        (Refusal.ACTIVATION_CODE_EXPIRED, kinds.ACTIVATION_CODE_EXPIRED, None, _RESEND, ()),
+        (Refusal.USER_ALREADY_ACTIVATED, kinds.USER_ALREADY_ACTIVATED, None, None, ()),
+        (
+            Refusal.TOO_MANY_ATTEMPTS,
+            kinds.TOO_MANY_ATTEMPTS,
+            None,
+            "Wait for Retry-After seconds, then ask for a new code with POST /v1/users/resend-code.",
+            (),
+        ),
+        (Refusal.TOO_MANY_MAILS, kinds.RATE_LIMIT_EXCEEDED, "This address was sent too many mails lately.", None, ()),
+        (Refusal.RESEND_TOO_SOON, kinds.RESEND_TOO_SOON, None, None, ()),
+    )
+}
+
+
+def told(refused: Refused) -> Told:
+    """Word a refusal."""
+    return replace(
+        REFUSALS[refused.why],
+        attempts_left=refused.attempts_left,
+        retry_after=refused.retry_after,
+        resend_available_at=refused.resend_available_at,
+    )
+
+
+UNAUTHORIZED: Final = REFUSALS[Refusal.INVALID_CREDENTIALS]
+
+
+def unavailable(outage: Unavailable) -> Told:
+    """Word an outage; what failed and why is for the log only."""
+    kind = kinds.OVERLOADED if outage.what == "hasher" else kinds.SERVICE_UNAVAILABLE
+    return replace(tell(kind), retry_after=outage.retry_after)
+
+
+class Dialect(Enum):
+    """How `detail` is written."""
+
+    STANDARD = "standard"
+    LEGACY = "legacy"  # under /api/v1
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes problems; `base` is the public URL their types begin with."""
+
+    base: str
+
+    def body(self, problem: Told, instance: str, dialect: Dialect = Dialect.STANDARD) -> bytes:
+        """Return the JSON of a problem."""
+        return self.model(problem, instance, dialect).model_dump_json(exclude_none=True).encode()
+
+    def model(self, problem: Told, instance: str, dialect: Dialect) -> Problem | LegacyProblem:
+        """Return a problem as the client gets it."""
+        kind = problem.kind
+        members = {
+            "type": f"{self.base}/problems/{kind.slug}",
+            "title": kind.title,
+            "status": kind.status,
+            "instance": instance,
+            "error": kind.name,
+            "message": problem.detail,
+            "hint": problem.hint,
+            "errors": list(problem.errors) or None,
+            "attempts_left": problem.attempts_left,
+            "retry_after_seconds": problem.retry_after_seconds,
+            "resend_available_at": problem.resend_available_at,
+        }
+        if dialect is Dialect.LEGACY:
+            detail = LegacyDetail(error=kind.name, message=problem.detail, hint=problem.hint)
+            return LegacyProblem.model_validate({**members, "detail": detail})
+        return Problem.model_validate({**members, "detail": problem.detail})
+
+    def refuse(self, status: int, name: str, detail: str, /) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """Word what the server refuses before there is a request to speak of; it is `regsvc.http.door.Refuse`."""
+        kind = kinds.KINDS.get(name, kinds.INTERNAL_ERROR if status >= 500 else kinds.MALFORMED_REQUEST)
+        problem = tell(kind, detail)
+        if kind is kinds.OVERLOADED:
+            problem = replace(problem, retry_after=timedelta(seconds=1))
+        instance = secrets.token_hex(16)
+        head = {**headers(problem), **ALWAYS, "X-Request-ID": instance}
+        return [(key.lower().encode(), value.encode()) for key, value in head.items()], self.body(problem, instance)
+
+
+ALWAYS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def headers(problem: Told) -> dict[str, str]:
+    """Return the headers that belong to a problem, its content type among them."""
+    head = {"Content-Type": MEDIA_TYPE}
+    if problem.kind is kinds.INVALID_CREDENTIALS:
+        head["WWW-Authenticate"] = CHALLENGE
+    if problem.retry_after_seconds is not None:
+        head["Retry-After"] = str(problem.retry_after_seconds)
+    if problem.allow:
+        head["Allow"] = ", ".join(sorted(problem.allow))
+    return head

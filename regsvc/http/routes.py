@@ -1,0 +1,91 @@
+"""What a line of the route table is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from regsvc.http import kinds
+from regsvc.http.forms import Form
+from regsvc.http.kinds import Kind
+
+JSON: Final = "application/json"
+HTML: Final = "text/html"
+PLAIN: Final = "text/plain"
+EVENTS: Final = "text/event-stream"
+
+
+class Auth(Enum):
+    """What a route asks for."""
+
+    NONE = "none"
+    BASIC = "basic"
+
+
+class Tag(Enum):
+    """What a route is about; the value is its heading in the document."""
+
+    ACCOUNT = "Register, activate"
+    OPERATIONS = "Operations"
+    DOCUMENTATION = "Documentation"
+    DEVELOPMENT = "Development mailbox"
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """How a route answers when all is well; `example` is a value of `model`."""
+
+    description: str
+    model: type[BaseModel] | None = None
+    example: Mapping[str, Any] | None = None
+    status: int = 200
+    media_type: str = JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A part of the query or of the path; the schema is JSON Schema."""
+
+    name: str
+    place: str
+    description: str
+    schema: Mapping[str, Any]
+    required: bool = False  # those in a path always are
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the contract. `path` is the canonical one, as OpenAPI writes it; `name` is its view's."""
+
+    name: str
+    method: str
+    path: str
+    tag: Tag
+    summary: str
+    success: Success
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    auth: Auth = Auth.NONE
+    body: type[Form] | None = None
+    body_example: Mapping[str, Any] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    problems: tuple[Kind, ...] = ()
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path it answers at, the canonical one first."""
+        return (self.path, *self.aliases)
+
+    def taking(self, *parameters: Parameter) -> "Route":
+        """Return the route with these as its query, whose values may be malformed."""
+        problems = (kinds.MALFORMED_REQUEST, *self.problems)
+        return replace(self, parameters=(*self.parameters, *parameters), problems=problems)
+
+
+def under_v1(*paths: str, bare: str | None = None) -> tuple[str, ...]:
+    """Return the aliases of `/v1` + the first path: the other ones, all under `/api/v1`, and one without a prefix."""
+    others = tuple(f"/v1{path}" for path in paths[1:])
+    legacy = tuple(f"/api/v1{path}" for path in paths)
+    return (*others, *legacy, *(() if bare is None else (bare,)))

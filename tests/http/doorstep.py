@@ -1,0 +1,182 @@
+"""The real app over the real flows, with the ports in memory: what a client sees, and what the log says."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import trio
+from quart.testing.utils import sentinel
+from quart.wrappers import Response
+from quart_trio import QuartTrio
+from werkzeug.datastructures import Headers
+
+from regsvc.domain.account import Code, Rules
+from regsvc.domain.values import Email, PasswordRules, Secret
+from regsvc.flows.account import ACTIVATE, Accounts
+from regsvc.http.app import Knobs, make_app
+from regsvc.ports import BoxedMail, Unavailable
+from tests.flows.fakes import Dice, Hashing, Shelf, Telegraph
+
+URL = "https://id.example.org"
+PASSWORD = "correct horse battery staple"
+EMAIL = "alice@example.com"
+
+
+@dataclass
+class Pulse:
+    """A Probe one can stop: `silent` never answers, `away` says so."""
+
+    away: bool = False
+    silent: bool = False
+    current: bool = True
+    asked: int = 0
+
+    async def ping(self) -> timedelta:
+        self.asked += 1
+        if self.silent:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise Unavailable("database", "it is not there")
+        return timedelta(microseconds=412)
+
+    async def migrated(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.current
+
+
+@dataclass
+class Pigeonhole:
+    """A Mailbox in memory."""
+
+    mails: list[BoxedMail] = field(default_factory=list)
+    away: bool = False
+
+    def drop(self, to: str, *, subject: str, text: str, html: str, raw: bytes, at: datetime) -> BoxedMail:
+        mail = BoxedMail(
+            UUID(int=len(self.mails) + 1), at, "regsvc <no-reply@example.org>", to, subject, text, html, raw
+        )
+        self.mails.insert(0, mail)
+        return mail
+
+    async def put(self, *, sender: str, to: str, subject: str, text: str, html: str, raw: bytes) -> None:
+        raise NotImplementedError("the tests of the front only read")
+
+    async def list(self, *, to: str | None, start: int, limit: int) -> tuple[int, Sequence[BoxedMail]]:
+        await trio.lowlevel.checkpoint()
+        if self.away:
+            raise Unavailable("database", "it is not there")
+        found = [mail for mail in self.mails if to is None or mail.to.lower() == to.lower()]
+        return len(found), found[start : start + limit]
+
+    async def show(self, mail: UUID) -> BoxedMail | None:
+        await trio.lowlevel.checkpoint()
+        return next((one for one in self.mails if one.id == mail), None)
+
+    async def remove(self, mail: UUID) -> bool:
+        before = len(self.mails)
+        self.mails[:] = [one for one in self.mails if one.id != mail]
+        await trio.lowlevel.checkpoint()
+        return len(self.mails) < before
+
+    async def clear(self) -> int:
+        gone = len(self.mails)
+        self.mails.clear()
+        await trio.lowlevel.checkpoint()
+        return gone
+
+
+@dataclass
+class Doorstep:
+    """The app, and everything behind it."""
+
+    shelf: Shelf = field(default_factory=Shelf)
+    hashing: Hashing = field(default_factory=Hashing)
+    dice: Dice = field(default_factory=Dice)
+    news: Telegraph = field(default_factory=Telegraph)
+    pulse: Pulse = field(default_factory=Pulse)
+    mailbox: Pigeonhole | None = field(default_factory=Pigeonhole)
+    knobs: Knobs = field(default_factory=lambda: Knobs(URL, passwords=PasswordRules(common=frozenset({"password"}))))
+    rules: Rules = field(default_factory=Rules)
+    _app: QuartTrio | None = None
+
+    @property
+    def app(self) -> QuartTrio:
+        if self._app is None:
+            accounts = Accounts(
+                self.shelf.begin, self.shelf, self.hashing, self.dice, self.news, lambda: None, self.rules
+            )
+            self._app = make_app(accounts, probe=self.pulse, mailbox=self.mailbox, knobs=self.knobs)
+        return self._app
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        raw: bytes | None = None,
+        headers: Sequence[tuple[str, str]] | Mapping[str, str] = (),
+        who: str | None = None,
+    ) -> "Answer":
+        """Ask as a client does: `body` is sent as JSON, `raw` as it is, `who` as Basic."""
+        pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        data = raw
+        if body is not None:
+            data = json.dumps(body).encode()
+        if data is not None and not any(name.lower() == "content-type" for name, _ in pairs):
+            pairs.append(("Content-Type", "application/json"))
+        if who is not None:
+            pairs.append(("Authorization", basic(who)))
+        with trio.fail_after(10):
+            client = self.app.test_client()
+            response = await client.open(path, method=method, data=data or b"", json=sentinel, headers=Headers(pairs))
+            return Answer(response.status_code, response, await response.get_data(as_text=False))
+
+    async def register(self, email: str = EMAIL, password: str = PASSWORD) -> "Answer":
+        return await self.ask("POST", "/v1/users/register", {"email": email, "password": password})
+
+    def mint(self, code: str, email: str = EMAIL, lifetime: timedelta = timedelta(seconds=60)) -> None:
+        """Store a code for the newest claim, as the mailer does when it hands the mail over."""
+        parsed = Email.parse(email)
+        assert isinstance(parsed, Email)
+        address = self.shelf.addresses[parsed.key]
+        newest, *rest = address.claims
+        mac = self.dice.mac(newest.id, ACTIVATE, Secret(code))
+        minted = replace(newest, code=Code(mac, self.shelf.now + lifetime))
+        self.shelf.addresses[parsed.key] = replace(address, claims=(minted, *rest))
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    response: Response
+    body: bytes
+
+    @property
+    def headers(self) -> Any:
+        return self.response.headers
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def problem(self, status: int, name: str) -> dict[str, Any]:
+        """Return the problem; fail unless it is one, complete, of that name."""
+        found: dict[str, Any] = self.json
+        assert (self.status, found.get("error")) == (status, name), found
+        assert self.headers["Content-Type"] == "application/problem+json"
+        slug = found["type"].removeprefix(f"{URL}/problems/")
+        assert slug.replace("-", "") == name.lower()
+        assert found["status"] == status
+        assert found["instance"] == self.headers["X-Request-ID"]
+        assert found["title"] and found["message"]
+        return found
+
+
+def basic(who: str) -> str:
+    return "Basic " + base64.b64encode(who.encode()).decode()
