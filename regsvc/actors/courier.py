@@ -203,8 +203,10 @@ class _Courier:
 
     async def _reclaim(self) -> None:
         now = trio.current_time()
-        # Not while a result of ours waits to be written: the lapsed lease may be of a mail that was sent.
-        if now < self._poll_at or self._unwritten:
+        if now < self._poll_at:
+            return
+        if self._unwritten:  # the lapsed lease may be of a mail that was sent: that is written down first
+            self._poll_at = now + AWAY_WAIT_MAX
             return
         mails = await self._mailbag.reclaim()
         self._poll_at = now + self._pace.poll.total_seconds()

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -47,7 +48,7 @@ class Scheme(Protocol):
         ...
 
     def check(self, password: Secret, stored: str) -> bool:
-        """Tell whether `password` is the one of `stored`. Raises ValueError, quickly, when `stored` is unreadable."""
+        """Tell whether `password` is the one of `stored`; an unreadable one is wrong, after the same work."""
         ...
 
     def waste(self) -> None:
@@ -104,7 +105,7 @@ class Hasher:
 
     async def hash(self, password: Secret) -> str:
         """Return a tagged hash to store; see ports.Passwords. Cancelled: the job gives up its place."""
-        [stored] = await self._do([lambda: self._scheme.hash(password)])
+        [stored] = await self._do([partial(self._scheme.hash, password)])
         return str(stored)
 
     async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
@@ -112,18 +113,8 @@ class Hasher:
         if not stored:
             await self._do([self._scheme.waste])
             return []
-        return [bool(right) for right in await self._do([self._checking(password, one) for one in stored])]
-
-    def _checking(self, password: Secret, stored: str) -> Callable[[], bool]:
-        def work() -> bool:
-            try:
-                return self._scheme.check(password, stored)
-            except ValueError as why:  # nobody can log in with it; that takes as long as a wrong password
-                observe.emit("stored_hash_unreadable", reason=str(why))
-                self._scheme.waste()
-                return False
-
-        return work
+        works = [partial(self._scheme.check, password, one) for one in stored]
+        return [bool(right) for right in await self._do(works)]
 
     def statistics(self) -> HasherStatistics:
         """Count."""
@@ -201,7 +192,8 @@ class Hasher:
     def _finish(self, job: _Job, took: float) -> None:
         self._running.discard(job)
         self._done += 1
-        self._mean += (took - self._mean) / 8  # follows a change of load within a dozen hashes
+        # The first one replaces the guess; then it follows a change of load within a dozen hashes.
+        self._mean += (took - self._mean) / (1 if self._done == 1 else 8)
         job.over.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -48,7 +48,6 @@ Event = Literal[
     "service_started",
     "service_stopped",
     "settings_warning",
-    "stored_hash_unreadable",
     "sweep_done",
     "worker_exited",
     "worker_restarted",
@@ -80,7 +79,6 @@ _TABLE: Final[dict[Event, tuple[Level, str]]] = {
     "resend_accepted": ("info", "registration_id address"),
     "resend_refused": ("info", "refusal address"),
     "code_guessing_suspected": ("warning", "refused window_s"),
-    "stored_hash_unreadable": ("warning", "reason"),
     # Mail
     "code_minted": ("info", "mail_id subject_id letter attempts"),
     "mail_sent": ("info", "mail_id subject_id letter attempts accept_ms send_ms"),
