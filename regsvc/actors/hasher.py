@@ -27,12 +27,12 @@ from regsvc import observe
 from regsvc.domain.values import Secret
 from regsvc.ports import Unavailable
 
-NICENESS: Final = 5
-"""How much lower the threads' priority is. Linux weighs a busy thread at 1024 and one at nice 5 at 335.
+NICENESS: Final = 2
+"""How much lower the threads' priority is. Linux weighs a busy thread at 1024, one at nice 2 at 655, at nice 19 at 15.
 
-Enough that the event loop, when it wakes, runs before a hash; little enough that hashing keeps a quarter of each core
-while clients hammer at the door and the loop is busy telling them 503. At 19 (weight 15) it would get one part in 70:
-the queue would never move, every client would be told 503, and come back.
+Enough that the event loop, when it wakes, is preferred to a hash. Little enough that hashing keeps two fifths of a core
+(half would be its share without) while clients hammer at the door and the loop is busy telling them 503. At nice 19 it
+would get one part in 70 then: the queue would not move, so that everyone was told 503, and came back.
 """
 FIRST_GUESS: Final = timedelta(milliseconds=250)  # of one hash: bcrypt at 12 rounds; replaced by what is measured
 RETRY_LEAST: Final = timedelta(seconds=1)  # Retry-After has whole seconds
