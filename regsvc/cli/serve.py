@@ -2,7 +2,9 @@
 
 import json
 import signal
+import socket
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import click
@@ -33,15 +35,19 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
 
     from regsvc import observe
     from regsvc.settings import load_settings, with_secret
-    from regsvc.store.embedded import open_embedded
-    from regsvc.supervisor import supervise
+    from regsvc.supervisor import Database, supervise
 
     asked = {"REGSVC_HOST": host, "REGSVC_PORT": port, "REGSVC_WORKERS": workers}
     environ = {**os.environ, **{name: str(value) for name, value in asked.items() if value is not None}}
     told = with_secret(load_settings(environ, Path(".env")))
-    with observe.open_log(level=told.log_level, fmt=told.log_format):
-        database = None if told.dsn else open_embedded(told.data_dir, binaries=told.pg_bin, report=say)
-        sys.exit(supervise(told, database, tell=say))
+    with observe.open_log(level=told.log_level, fmt=told.log_format, instance=socket.gethostname()):
+
+        def open_database() -> AbstractContextManager[Database]:
+            from regsvc.store.embedded import open_embedded  # while the workers import theirs
+
+            return open_embedded(told.data_dir, binaries=told.pg_bin, report=say)
+
+        sys.exit(supervise(told, None if told.dsn else open_database, tell=say))
 
 
 @click.command(hidden=True)
@@ -61,7 +67,7 @@ def worker(number: int, parent: int, lifeline: int, ready: int, sockets: tuple[i
     from regsvc.world import run_worker  # most of the start: while the database starts
 
     told = load_settings(read_settings(lifeline))
-    with observe.open_log(level=told.log_level, fmt=told.log_format, worker=number):
+    with observe.open_log(level=told.log_level, fmt=told.log_format, instance=socket.gethostname(), worker=number):
         sys.exit(run_worker(told, sockets, lifeline=lifeline, ready=ready))
 
 

@@ -3,7 +3,8 @@
 import difflib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -73,8 +74,9 @@ def _file(dotenv: Path | None) -> Mapping[str, str]:
 
 
 def _mistyped(name: str, source: Origin, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f": did you mean {near[0]}?" if near else "; `regsvc config` lists those there are"
+    ours = [known_name.removeprefix(PREFIX) for known_name in known if known_name.startswith(PREFIX)]
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), ours, 1)  # the prefix makes all of them alike
+    hint = f": did you mean {PREFIX}{near[0]}?" if near else "; `regsvc config --table` lists those there are"
     return f"{name} ({source}) is no variable of this service{hint}"
 
 
@@ -101,7 +103,7 @@ def with_secret(settings: Settings) -> Settings:
     path = secret_file(settings)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return settings.telling(secret=Secret(_kept(path, lambda: secrets.token_urlsafe(48))))
+        return settings.telling(secret=Secret(_kept(path)))
     except OSError as error:
         raise SettingsError(
             f"no secret can be kept in {path.parent}: {error}; set REGSVC_SECRET, or a REGSVC_DATA_DIR of yours"
@@ -113,13 +115,13 @@ def secret_file(settings: Settings) -> Path:
     return settings.data_dir / "secret"
 
 
-def _kept(path: Path, make: Callable[[], str]) -> str:
+def _kept(path: Path) -> str:
     """Read `path`, written whole by the first who asks: others see all of it or nothing."""
     if not path.exists():
-        aside = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        descriptor, name = tempfile.mkstemp(prefix="secret.", dir=path.parent)  # mode 0600
+        aside = Path(name)
         with os.fdopen(descriptor, "w") as file:
-            file.write(make())
+            file.write(secrets.token_urlsafe(48))
             file.flush()
             os.fsync(file.fileno())
         try:

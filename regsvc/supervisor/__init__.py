@@ -27,26 +27,26 @@ __all__ = ["CannotListen", "Database", "end_with", "listening", "read_settings",
 
 def supervise(
     settings: Settings,
-    database: AbstractContextManager[Database] | None,
+    open_database: Callable[[], AbstractContextManager[Database]] | None,
     *,
     tell: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Run the service until it is told to stop, or cannot go on; return the exit status.
 
-    For the main thread. `database` opens the embedded one, and is None where the settings name another; `tell` is told,
-    in a line each, what a person at the terminal wants to know. No process is left when this returns.
-    Raises CannotListen, and what opening `database` raises.
+    For the main thread. `open_database` opens the embedded one, None where the settings name another; `tell` is told, a
+    line each, what a person at the terminal wants to know. No process is left when this returns.
+    Raises CannotListen, and what `open_database` raises.
     """
     began = time.monotonic()
     with Signals() as signals, listening(settings) as door, Crew(settings.workers, door) as crew, ExitStack() as stack:
         crew.start()
         try:
             with signals.interrupting():
-                opened = None if database is None else stack.enter_context(database)
+                database = None if open_database is None else stack.enter_context(open_database())
         except Stop:
             return os.EX_OK
-        if opened is not None:
-            settings = settings.telling(database_url=Secret(opened.dsn))
+        if database is not None:
+            settings = settings.telling(database_url=Secret(database.dsn))
         settings = settings.listening_on(port_of(door))
         crew.brief(settings)
-        return Watch(settings, crew, opened, signals, door, tell, began).run()
+        return Watch(settings, crew, database, signals, door, tell, began).run()
