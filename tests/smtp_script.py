@@ -121,6 +121,7 @@ async def _serve(relay: Scripted, scripts: Sequence[Script], stream: trio.Socket
     relay.opened += 1
     relay.connections += 1
     try:
+        await relay.changed()
         await _converse(relay, script, stream)
     except (Gone, trio.BrokenResourceError, trio.ClosedResourceError):
         pass
