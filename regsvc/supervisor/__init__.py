@@ -12,7 +12,7 @@ Rule 4. The exit status tells the truth: 0 asked for, 75 try again, 78 misconfig
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from regsvc.domain.values import Secret
@@ -20,7 +20,7 @@ from regsvc.settings import Settings
 from regsvc.supervisor.door import CannotListen, listening, port_of
 from regsvc.supervisor.signals import Signals, Stop
 from regsvc.supervisor.watch import Database, Watch
-from regsvc.supervisor.workers import Crew, end_with, read_settings
+from regsvc.supervisor.workers import COMMAND, Crew, end_with, read_settings
 
 __all__ = ["CannotListen", "Database", "end_with", "listening", "read_settings", "supervise"]
 
@@ -30,15 +30,21 @@ def supervise(
     open_database: Callable[[], AbstractContextManager[Database]] | None,
     *,
     tell: Callable[[str], None] = lambda _: None,
+    command: Sequence[str] = COMMAND,
 ) -> int:
     """Run the service until it is told to stop, or cannot go on; return the exit status.
 
     For the main thread. `open_database` opens the embedded one, None where the settings name another; `tell` is told, a
-    line each, what a person at the terminal wants to know. No process is left when this returns.
-    Raises CannotListen, and what `open_database` raises.
+    line each, what a person at the terminal wants to know; `command` is what a worker runs.
+    No process is left when this returns. Raises CannotListen, and what `open_database` raises.
     """
     began = time.monotonic()
-    with Signals() as signals, listening(settings) as door, Crew(settings.workers, door) as crew, ExitStack() as stack:
+    with (
+        Signals() as signals,
+        listening(settings) as door,
+        Crew(settings.workers, door, command) as crew,
+        ExitStack() as stack,
+    ):
         crew.start()
         try:
             with signals.interrupting():

@@ -14,10 +14,8 @@ from regsvc import observe
 from regsvc.settings import Settings
 from regsvc.supervisor.door import addresses, port_of
 from regsvc.supervisor.signals import STOPS, Signals, Stop
-from regsvc.supervisor.workers import Crew, Place, Worker
+from regsvc.supervisor.workers import Crew, Worker
 
-FIRST_WAIT: Final = 0.1  # seconds before a dead worker is replaced; doubled each time until one lives on
-LONGEST_WAIT: Final = 10.0
 SETTLED: Final = 10.0  # seconds a worker has to be ready for its failures to be forgotten
 HOPELESS: Final = 60.0  # seconds without any worker that is ready, after which whoever started us should know
 MARGIN: Final = 2.0  # seconds on top of the drain: the workers' own deadline comes first
@@ -126,22 +124,16 @@ class Watch:
             if worker is None or (code := worker.process.poll()) is None:
                 continue
             place.worker = None
-            worker.close()
+            worker.ends.close()
             observe.emit("worker_exited", pid=worker.process.pid, exit_status=code, asked_for=self.status is not None)
             if code == os.EX_CONFIG:
                 self.end(os.EX_CONFIG, "a worker cannot work with these settings")
-            self._put_off(place, worker)
+            settled = worker.ready_since is not None and time.monotonic() - worker.ready_since >= SETTLED
+            wait = place.put_off(settled=settled)
+            if self.status is None:
+                observe.emit("worker_restarted", pid=worker.process.pid, restarts=place.starts, wait_s=wait)
         if os.getpid() == 1:
             self._bury_strangers()
-
-    def _put_off(self, place: Place, worker: Worker) -> None:
-        now = time.monotonic()
-        settled = worker.ready_since is not None and now - worker.ready_since >= SETTLED
-        place.failures = 1 if settled else place.failures + 1
-        wait = min(FIRST_WAIT * 2.0 ** (place.failures - 1), LONGEST_WAIT)
-        place.due = now + wait
-        if self.status is None:
-            observe.emit("worker_restarted", pid=worker.process.pid, restarts=place.starts, wait_s=wait)
 
     def _bury_strangers(self) -> None:
         """Take away the orphans that the kernel gives to process 1: of a PostgreSQL that was killed, say."""

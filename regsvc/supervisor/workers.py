@@ -8,13 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from regsvc import observe
 from regsvc.settings import Settings, SettingsError
 
+FIRST_WAIT: Final = 0.1  # seconds before a dead worker is replaced; doubled each time until one lives on
+LONGEST_WAIT: Final = 10.0
+COMMAND: Final = (sys.executable, "-P", "-m", "regsvc", "worker")  # -P: what lies in the current folder is not ours
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -25,13 +29,9 @@ class Worker:
     process: subprocess.Popen[bytes]
     lifeline: int
     ready_pipe: int
+    ends: ExitStack  # closes both
     briefed: bool = False
     ready_since: float | None = None
-
-    def close(self) -> None:
-        """Let go of our ends of its pipes."""
-        os.close(self.lifeline)
-        os.close(self.ready_pipe)
 
 
 @dataclass(slots=True)
@@ -44,6 +44,13 @@ class Place:
     due: float = 0.0  # when the next one starts
     starts: int = 0
 
+    def put_off(self, *, settled: bool) -> float:
+        """Have the next worker wait, the longer the more have failed in a row; return how long."""
+        self.failures = 1 if settled else self.failures + 1
+        wait: float = min(FIRST_WAIT * 2.0 ** (self.failures - 1), LONGEST_WAIT)
+        self.due = time.monotonic() + wait
+        return wait
+
 
 @dataclass(slots=True)
 class Crew:
@@ -51,6 +58,7 @@ class Crew:
 
     size: int
     door: socket.socket | None
+    command: Sequence[str] = COMMAND
     places: list[Place] = field(default_factory=list)
     told: bytes | None = None
 
@@ -63,7 +71,7 @@ class Crew:
         for place in self.places:
             if (worker := place.worker) is not None:
                 worker.process.wait()
-                worker.close()
+                worker.ends.close()
                 place.worker = None
 
     @property
@@ -80,8 +88,12 @@ class Crew:
         """Start a worker wherever one is due."""
         for place in self.places:
             if place.worker is None and place.due <= time.monotonic():
-                place.worker = spawn(place.number, self.door)
                 place.starts += 1
+                try:
+                    place.worker = spawn(self.command, place.number, self.door)
+                except OSError as error:  # no memory, no descriptors, too many processes: that may pass
+                    observe.emit("worker_exited", reason=str(error), asked_for=False)
+                    place.put_off(settled=False)
         self._hand_out()
 
     def brief(self, settings: Settings) -> None:
@@ -97,26 +109,25 @@ class Crew:
                     os.write(worker.lifeline, self.told)  # a few kilobytes, which a pipe holds
 
 
-def spawn(number: int, door: socket.socket | None) -> Worker:
+def spawn(command: Sequence[str], number: int, door: socket.socket | None) -> Worker:
     """Start a worker. A session of its own keeps the terminal's Ctrl-C away from it: we tell it when to end."""
-    lifeline, ours = os.pipe()
-    ready, theirs = os.pipe()
-    passed = [lifeline, theirs, *([door.fileno()] if door is not None else [])]
-    words = {"--number": number, "--parent": os.getpid(), "--lifeline": lifeline, "--ready": theirs}
-    if door is not None:
-        words["--socket"] = door.fileno()
-    arguments = [word for name, value in words.items() for word in (name, str(value))]
-    try:
+    with ExitStack() as ours, ExitStack() as theirs:
+        lifeline, lifeline_end = os.pipe()
+        theirs.callback(os.close, lifeline)
+        ours.callback(os.close, lifeline_end)
+        ready, ready_end = os.pipe()
+        ours.callback(os.close, ready)
+        theirs.callback(os.close, ready_end)
+        words = {"--number": number, "--parent": os.getpid(), "--lifeline": lifeline, "--ready": ready_end}
+        if door is not None:
+            words["--socket"] = door.fileno()
         process = subprocess.Popen(  # noqa: S603 - our own words, no shell
-            [sys.executable, "-P", "-m", "regsvc", "worker", *arguments],
+            [*command, *(word for name, value in words.items() for word in (name, str(value)))],
             stdin=subprocess.DEVNULL,
-            pass_fds=passed,
+            pass_fds=[lifeline, ready_end, *([door.fileno()] if door is not None else [])],
             start_new_session=True,
         )
-    finally:
-        os.close(lifeline)
-        os.close(theirs)
-    return Worker(process, ours, ready)
+        return Worker(process, lifeline_end, ready, ours.pop_all())
 
 
 def end_with(parent: int) -> None:
