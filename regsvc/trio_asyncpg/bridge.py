@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import logging
 import types
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from math import inf
 from typing import Any, Final, TypeVar
@@ -216,12 +217,27 @@ class Tasks:
         self.closed = False
         self.timers = Timers()
         self.threads = trio.CapacityLimiter(FILE_THREADS)
-        self.spawn(self.timers.run, name="trio_asyncpg timers")
+        self._wanted: deque[tuple[Callable[..., Awaitable[object]], tuple[object, ...], str]] = deque()
+        self._bell = trio.Event()
+        nursery.start_soon(self._shelter, self.timers.run, (), name="trio_asyncpg timers")
+        nursery.start_soon(self._shelter, self._start_wanted, (), name="trio_asyncpg starter")
 
     def spawn(self, function: Callable[..., Awaitable[object]], *args: object, name: str) -> None:
-        """Run `function(*args)` in the nursery, sheltered; not at all once closed."""
-        if not self.closed:
-            self._nursery.start_soon(self._shelter, function, args, name=name)
+        """Run `function(*args)` in the nursery, sheltered; not at all once closed.
+
+        Another task starts it: asyncpg asks for a CancelRequest while Trio walks over the tasks of a cancelled scope,
+        and a new one among them would break that walk.
+        """
+        self._wanted.append((function, args, name))
+        self._bell.set()
+
+    async def _start_wanted(self) -> None:
+        while True:
+            await self._bell.wait()
+            self._bell = trio.Event()
+            while self._wanted:
+                function, args, name = self._wanted.popleft()
+                self._nursery.start_soon(self._shelter, function, args, name=name)
 
     async def _shelter(self, function: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
         # No deadline of its own: `close`, in the owner's finally clause, is what ends it.

@@ -9,7 +9,6 @@ import asyncpg
 import trio
 from asyncpg import Record, exceptions
 
-from regsvc.trio_asyncpg import internals
 from regsvc.trio_asyncpg.bridge import Future, Loop
 from regsvc.trio_asyncpg.cleanliness import leaves_session_clean
 from regsvc.trio_asyncpg.errors import ConnectionLost
@@ -138,8 +137,7 @@ class Connection(_Connection):
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """Execute one command, or several without arguments; return the status of the last."""
-        if not args and not self.dirty:
-            self.dirty = not leaves_session_clean(query)
+        self.dirty = self.dirty or not leaves_session_clean(query)
         return await super().execute(query, *args, timeout=timeout)
 
     async def _execute(
@@ -154,8 +152,7 @@ class Connection(_Connection):
         record_class: Any = None,
     ) -> Any:
         """Execute a statement from the cache by the shortest way, or let asyncpg take its own."""
-        if not self.dirty:
-            self.dirty = not leaves_session_clean(query)
+        self.dirty = self.dirty or not leaves_session_clean(query)
         state = self._stmt_cache.get((query, record_class or Record, ignore_custom_codec))
         if state is not None and not self._query_loggers:
             try:
@@ -179,13 +176,11 @@ class Connection(_Connection):
         )
 
     async def _prepare(self, query: str, **knobs: Any) -> Any:
-        if not self.dirty:
-            self.dirty = not leaves_session_clean(query)
+        self.dirty = self.dirty or not leaves_session_clean(query)
         return await super()._prepare(query, **knobs)  # type: ignore[misc]  # not in the stubs
 
     async def _executemany(self, query: str, *args: Any, **knobs: Any) -> Any:
-        if not self.dirty:
-            self.dirty = not leaves_session_clean(query)
+        self.dirty = self.dirty or not leaves_session_clean(query)
         return await super()._executemany(query, *args, **knobs)  # type: ignore[misc]  # not in the stubs
 
     def _process_notification(self, pid: int, channel: str, payload: str) -> None:
@@ -217,13 +212,8 @@ class Connection(_Connection):
 
     def _cancel_current_command(self, waiter: Future, cancel_waiter: Future) -> None:
         self._protocol.cancelling = (waiter, cancel_waiter)
-        if self._loop.tasks.closed:
-            waiter.set_result(None)
-            self.terminate()
-        else:
-            self._loop.tasks.spawn(
-                self._cancel_on_server, waiter, name=f"trio_asyncpg cancel {self._protocol.wire.name}"
-            )
+        self._protocol.give_up = self.terminate
+        self._loop.tasks.spawn(self._cancel_on_server, waiter, name=f"trio_asyncpg cancel {self._protocol.wire.name}")
 
     async def _cancel_on_server(self, sent: Future) -> None:
         try:

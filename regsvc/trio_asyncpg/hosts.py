@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -32,7 +33,11 @@ from regsvc.trio_asyncpg.transport import Tls, Transport
 Address: TypeAlias = str | tuple[str, int]  # the path of a unix socket, or host and port
 CANCEL_REQUEST: Final = 80877102  # PostgreSQL protocol, message CancelRequest
 SSL_REQUEST: Final = 80877103  # PostgreSQL protocol, message SSLRequest
-KEEPALIVE: Final = ("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)  # a dead path is noticed in a minute
+KEEPALIVE: Final = [  # seconds, seconds, times: a dead path is noticed in a minute
+    (getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)  # not on every system
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +205,10 @@ async def _open_plain(address: Address) -> trio.socket.SocketType:
         try:
             sock = (await trio.open_tcp_stream(*address)).socket
         except OSError as exc:
-            raise _plainly(exc, address) from exc
+            raise _plainly(exc, address) from exc.__cause__
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE:
-            if hasattr(socket, option):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         return sock
     sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -250,11 +254,8 @@ def _cancel_request(address: Address, parameters: Any, connection: Connection) -
         with trio.socket.from_stdlib_socket(sock) as wire:
             await wire.send(tls.encrypt(key) if tls is not None else key)
             # The server signals the backend, then hangs up: with a reset, at times.
-            try:
-                while await wire.recv(64):
-                    pass
-            except ConnectionResetError:
-                pass
+            with suppress(ConnectionResetError):
+                await wire.recv(1)
 
     return send
 

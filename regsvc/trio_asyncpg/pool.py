@@ -22,11 +22,12 @@ from asyncpg import InterfaceError, PostgresError, Record
 from regsvc.trio_asyncpg.bridge import LOG, Tasks
 from regsvc.trio_asyncpg.hosts import Target, connect
 from regsvc.trio_asyncpg.connection import Connection
+from regsvc.trio_asyncpg.errors import ConnectionLost
 
 Init: TypeAlias = Callable[[Connection], Awaitable[object]]
 
 RECOVER_TIMEOUT: Final = 1.0  # seconds for a connection that came back unclean, then it is dropped
-TRUSTED: Final = 0.05  # seconds since its last use within which an idle connection is lent without looking at it
+TRUSTED: Final = 0.001  # seconds since its last use within which an idle connection is lent without looking at it
 RETRY_MIN: Final = 0.05  # seconds before the pool tries again to open what it wants open; doubles up to RETRY_MAX
 RETRY_MAX: Final = 2.0  # seconds
 PACE_MAX: Final = 5.0  # seconds between two looks at the idle connections, at most
@@ -89,16 +90,14 @@ class Lease:
     def __init__(self, pool: "Pool", timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
-        self._connection: Connection | None = None
+        self._connection: Connection
 
     async def __aenter__(self) -> Connection:
         self._connection = await self._pool._take(self._timeout)  # noqa: SLF001  # the same room
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._pool._give_back(connection)  # noqa: SLF001  # the same room
+        self._pool._give_back(self._connection)  # noqa: SLF001  # the same room
 
 
 class Pool:
@@ -113,7 +112,7 @@ class Pool:
         self._lent: set[Connection] = set()
         self._recovering: set[Connection] = set()
         self._opening = 0
-        self._waiters: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
+        self._waiters: OrderedDict[trio.lowlevel.Task, float] = OrderedDict()  # and when they came
         self._counts = _Counts()
         self._failure: Exception | None = None  # of the last attempt to open a connection, unless one succeeded since
         self._retry = RETRY_MIN
@@ -222,7 +221,7 @@ class Pool:
             del self._waiters[task]
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._waiters[task] = None
+        self._waiters[task] = trio.current_time()
         self._open_wanted()
         with trio.move_on_after(seconds):
             # Once rescheduled it has its connection, whatever the deadline says by the time it runs.
@@ -257,6 +256,7 @@ class Pool:
         self._lent.discard(connection)
         connection.take_back()
         if connection.is_abandoned():
+            LOG.warning("a connection was given back while another task used it; it is dropped")
             self._drop(connection, "dropped")
         elif connection.is_settled() and not connection.dirty and self._limits.reset == "when_needed":
             self._put(connection)
@@ -339,11 +339,12 @@ class Pool:
             self._tasks.spawn(self._open, name="trio_asyncpg opening")
 
     async def _open(self) -> None:
+        begun = trio.current_time()
         try:
             connection = await self._connect()
         except Exception as exc:  # noqa: BLE001  # what `init` raises too belongs to who waits
             self._opening -= 1
-            self._refuse(exc)
+            self._refuse(exc, begun)
             return
         except BaseException:
             self._opening -= 1
@@ -370,9 +371,12 @@ class Pool:
                 connection.terminate()
                 raise
             connection.dirty = False  # what init sets up is what fresh means here
+        if not connection.looks_alive():
+            connection.terminate()
+            raise ConnectionLost("the server hung up on a new connection")
         return connection
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: Exception, begun: float) -> None:
         if self._failure is None:
             LOG.warning("no connection to PostgreSQL: %r", error)
         self._counts.refused += 1
@@ -380,8 +384,10 @@ class Pool:
         self._retry_at = trio.current_time() + self._retry
         self._retry = min(2 * self._retry, RETRY_MAX)
         if self._waiters and self._size() == 0:
-            task, _ = self._waiters.popitem(last=False)
-            trio.lowlevel.reschedule(task, outcome.Error(error))
+            task, since = next(iter(self._waiters.items()))
+            if since <= begun:  # an attempt from before they came says nothing about now
+                del self._waiters[task]
+                trio.lowlevel.reschedule(task, outcome.Error(error))
         self._open_wanted()
         self._changed.set()
 

@@ -36,7 +36,8 @@ class Protocol(_Protocol):
     """asyncpg's protocol on a `Transport`; `cancelling` is set by its Connection while a statement is being cancelled."""
 
     wire: Transport
-    cancelling: tuple[Future, Future] | None = None
+    cancelling: tuple[Future, Future] | None = None  # the request was sent; its statement is over
+    give_up: Callable[[], object]  # how to end the connection; set with `cancelling`
 
     async def _wait_for_cancellation(self, timeout: float | None = None) -> float | None:  # noqa: ASYNC109  # asyncpg's
         """Wait until the statement cancelled before is over, and return what is left of `timeout`.
@@ -50,13 +51,9 @@ class Protocol(_Protocol):
         with trio.CancelScope(deadline=inf if timeout is None else started + timeout) as scope:
             await self.settled()
         if scope.cancelled_caught:
-            self.abort()
+            self.give_up()
             raise TimeoutError("the statement cancelled before did not end in time")
-        if timeout is not None:
-            timeout -= trio.current_time() - started
-            if timeout <= 0:
-                raise TimeoutError
-        return timeout
+        return timeout if timeout is None else max(timeout - (trio.current_time() - started), 0.001)
 
     async def settled(self) -> None:
         """Wait until no statement is being cancelled."""

@@ -7,6 +7,7 @@ Written by hand because a `trio.abc.Stream` cannot do it: the protocol writes fr
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import trio
@@ -83,7 +84,7 @@ class Transport:
     `pump` reads until the end and has to run in a task of the loop. `abort` ends everything, at once and from anywhere.
     """
 
-    __slots__ = ("_closed", "_drained", "_error", "_flushing", "_queue", "_resumed", "_socket", "_tasks", "name", "tls")
+    __slots__ = ("_closed", "_drained", "_error", "_queue", "_resumed", "_socket", "_tasks", "name", "tls")
 
     def __init__(self, sock: socket.socket, tasks: Tasks, *, name: str, tls: Tls | None = None) -> None:
         self._socket = sock
@@ -92,7 +93,6 @@ class Transport:
         self.tls = tls
         self._queue = bytearray()
         self._closed = False
-        self._flushing = False
         self._error: OSError | None = None
         self._resumed: trio.Event | None = None
         self._drained: trio.Event | None = None
@@ -118,16 +118,10 @@ class Transport:
         if self._queue:
             self._queue += data
             return
-        try:
-            sent = self._socket.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as exc:
-            self._error = exc  # the reader is about to see the end too, after the server's last words
-            return
+        sent = self._send(data)
         if sent < len(data):
             self._queue += data[sent:]
-            self._flush_soon()
+            self._tasks.spawn(self._flush, name=f"trio_asyncpg writer {self.name}")
 
     def writelines(self, buffers: Iterable[bytes | memoryview]) -> None:
         """Send several buffers as one."""
@@ -208,6 +202,8 @@ class Transport:
             if self._closed:  # by what was just received, or while paused
                 raise trio.ClosedResourceError
             await wait_readable(sock)
+            if self._resumed is not None:
+                continue
             try:
                 data = sock.recv(CHUNK)
             except (BlockingIOError, InterruptedError):
@@ -228,30 +224,23 @@ class Transport:
             self.write(b"")  # TLS itself may have an answer to what came
         return ended
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._tasks.spawn(self._flush, name=f"trio_asyncpg writer {self.name}")
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        """Give the kernel what it takes; all is as good as taken once sending fails."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as exc:
+            self._error = exc  # the reader is about to see the end too, after the server's last words
+            return len(data)
 
     async def _flush(self) -> None:
-        try:
-            while self._queue and not self._closed:
+        with suppress(trio.ClosedResourceError):
+            while self._queue:
                 await trio.lowlevel.wait_writable(self._socket)
-                try:
-                    sent = self._socket.send(self._queue)
-                except (BlockingIOError, InterruptedError):
-                    continue
-                del self._queue[:sent]
+                del self._queue[: self._send(self._queue)]
                 if not self.is_full():
                     self._set_drained()
-        except trio.ClosedResourceError:
-            pass
-        except OSError as exc:
-            self._error = exc  # as in `write`: the reader is about to see the end
-            self._queue.clear()
-            self._set_drained()
-        finally:
-            self._flushing = False
 
     def _set_drained(self) -> None:
         if self._drained is not None:

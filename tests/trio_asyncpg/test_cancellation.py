@@ -52,12 +52,13 @@ async def test_random_deadlines(database: str, rounds: int | None) -> None:
         assert {row["parts"] for row in rows} <= {PARTS}
         written = {row["number"] for row in rows}
         assert certain <= written <= certain | uncertain
-        open_there = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
+        open_there = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
+        )
         assert await pool.fetchval(open_there + " AND pid <> pg_backend_pid()") == 0
         now = pool.statistics()
     assert seen["cut"] > total / 10
     assert seen["done"] > total / 10
-    assert now.recovered > 0
     assert now.opened - now.dropped - now.lost - now.expired == CONNECTIONS
     assert not uncertain  # a local server answers every COMMIT within its deadline
 

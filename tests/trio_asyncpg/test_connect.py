@@ -1,5 +1,6 @@
 """Ways to a server: hosts, sockets, passwords, TLS."""
 
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -181,7 +182,7 @@ def identity(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def tls_relay(
-    server: Cluster, context: ssl.SSLContext | None, *, plain: bool = True, direct: bool = False
+    server: Cluster, context: ssl.SSLContext | None, *, plain: bool = True, direct: bool = False, broken: bool = False
 ) -> AsyncIterator[tuple[int, list[bool]]]:
     """A port that answers SSLRequest as PostgreSQL does; the list says for each session whether TLS was used.
 
@@ -197,6 +198,9 @@ async def tls_relay(
         if direct or first == struct.pack("!ll", 8, 80877103):
             if not direct:
                 await client.send_all(b"N" if context is None else b"S")
+            if broken:
+                await client.send_all(b"no TLS at all")
+                return
             if context is not None:
                 stream = trio.SSLStream(client, context, server_side=True)
             first = b""
@@ -363,6 +367,43 @@ async def tasks_of_a_test() -> AsyncIterator[bridge.Tasks]:
             yield tasks
         finally:
             tasks.close()
+
+
+async def test_prefer_goes_without_a_tls_that_is_broken_and_require_does_not(server: Cluster) -> None:
+    async with tls_relay(server, identity(STRANGER, "elsewhere.test"), broken=True) as (port, used):
+        assert await ask(over(server, port, sslmode="prefer")) == "regsvc"
+        assert used == [False]
+        with pytest.raises(ssl.SSLError):
+            await ask(over(server, port, sslmode="require"))
+
+
+class NoNames(trio.abc.HostnameResolver):
+    """Knows no name."""
+
+    async def getaddrinfo(self, *_: object, **__: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    async def getnameinfo(self, *_: object) -> Any:
+        raise AssertionError
+
+
+async def test_a_host_without_an_address() -> None:
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    with pytest.raises(socket.gaierror, match="no such name"):
+        await ask("postgresql://x@nowhere.test/x?sslmode=disable")
+
+
+async def test_a_host_that_refuses_at_each_of_its_addresses(server: Cluster) -> None:
+    async with closed_port() as port:
+        with pytest.raises(ConnectionRefusedError, match=f"localhost:{port}: "):
+            await ask(over(server, port).replace("127.0.0.1", "localhost"))
+
+
+async def test_init_prepares_a_single_connection_too(server: Cluster) -> None:
+    async def init(connection: trio_asyncpg.Connection) -> None:
+        await connection.execute("SET application_name = 'prepared'")
+
+    assert await ask(server.dsn, "SHOW application_name", init=init) == "prepared"
 
 
 async def test_a_password_from_a_function(server: Cluster) -> None:

@@ -145,6 +145,15 @@ async def test_connections_end_at_their_age_and_when_they_lie_idle(postgres: Clu
         assert pool.statistics().expired == 2
 
 
+async def test_an_idle_connection_past_its_age_is_not_lent(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        pass
+    connection.expires_at = trio.current_time()
+    async with pool.acquire() as another:
+        assert another is not connection
+    assert connection.is_closed()
+
+
 async def test_an_idle_connection_is_asked_whether_it_lives(postgres: Cluster) -> None:
     async with trio_asyncpg.open_pool(postgres.dsn, min_size=1, max_size=1, health_check=0.05) as pool:
         async with pool.acquire() as connection:

@@ -16,8 +16,8 @@ from tests.trio_asyncpg.test_connect import closed_port, over, silent_port
 
 async def test_a_pool_survives_a_crash_of_the_server(server: Cluster) -> None:
     async with trio_asyncpg.open_pool(server.dsn, min_size=3, max_size=3) as pool:
-        await until(lambda: pool.statistics().idle == 3)
-        for _ in range(3):
+        for _ in range(5):
+            await until(lambda: pool.statistics().idle == 3)
             async with pool.acquire() as held:
                 server.restart("immediate")
                 with pytest.raises(trio_asyncpg.ConnectionLost):
@@ -25,7 +25,16 @@ async def test_a_pool_survives_a_crash_of_the_server(server: Cluster) -> None:
             # At once and without an error: idle connections are looked at before they are lent.
             assert await pool.fetchval("SELECT 1") == 1
         await until(lambda: pool.statistics().idle == 3)
-        assert pool.statistics().lost == 9
+        assert pool.statistics().lost == 15
+
+
+async def test_a_crash_while_connections_are_being_opened_is_nobodys_error(server: Cluster) -> None:
+    async with trio_asyncpg.open_pool(server.dsn, min_size=3, max_size=3) as pool:
+        for n in range(10):
+            for _ in range(n):
+                await trio.lowlevel.checkpoint()
+            server.restart("immediate")
+            assert await pool.fetchval("SELECT 1") == 1
 
 
 async def test_statements_under_way_learn_of_a_crash_and_later_ones_work(server: Cluster) -> None:
@@ -111,7 +120,7 @@ async def test_a_frozen_server_holds_nobody_beyond_the_deadlines(server: Cluster
             with trio.move_on_after(0.05) as scope:
                 await pool.fetchval("SELECT 1")
             assert scope.cancelled_caught
-            await until(lambda: pool.statistics().dropped == 2)
+            await until(lambda: pool.statistics().dropped + pool.statistics().lost == 2)
         await until(lambda: pool.statistics().idle >= 1)
         assert await pool.fetchval("SELECT 1", timeout=5) == 1
 
@@ -166,3 +175,82 @@ async def test_a_single_connection_that_is_cancelled_cancels_on_the_server(serve
             await connection.fetchval("SELECT pg_sleep(30)")
     assert psql(server, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == "0"
     assert connection.is_closed()
+
+
+def end_session(server: Cluster, connection: trio_asyncpg.Connection) -> None:
+    """Have the server end it, and give Trio no time to notice."""
+    psql(server, f"SELECT pg_terminate_backend({connection.get_server_pid()}, 1000)")
+
+
+async def test_a_session_ended_under_a_transaction_ends_that_with_the_bodys_own_error(server: Cluster) -> None:
+    async with trio_asyncpg.open_pool(server.dsn) as pool:
+        with pytest.raises(KeyError):
+            async with pool.acquire() as connection, connection.transaction():
+                end_session(server, connection)
+                raise KeyError
+        with pytest.raises(KeyError):
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute("ROLLBACK")  # by hand: nothing is left to undo
+                raise KeyError
+        assert not connection.is_closed()
+        with pytest.raises(KeyError):
+            async with pool.acquire() as connection, connection.listen("bell"):
+                end_session(server, connection)
+                raise KeyError
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_a_connection_that_does_not_recover_is_dropped(server: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regsvc.trio_asyncpg.pool.RECOVER_TIMEOUT", 0.1)
+    async with trio_asyncpg.open_pool(server.dsn, max_size=1, min_size=1) as pool:
+        async with pool.acquire() as connection:
+            await connection.execute("BEGIN")
+            end_session(server, connection)
+        await until(lambda: pool.statistics().lost == 1)
+        lease = pool.acquire()
+        await (await lease.__aenter__()).execute("BEGIN")
+        with frozen(server):
+            await lease.__aexit__()
+            await until(lambda: pool.statistics().dropped == 1)
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_a_cancel_request_that_fails_costs_the_connection(server: Cluster) -> None:
+    async def fail() -> None:
+        raise ConnectionRefusedError
+
+    async with trio_asyncpg.open_pool(server.dsn, max_size=1) as pool:
+        async with pool.acquire() as connection:
+            connection.cancel_request = fail
+            with trio.move_on_after(0.05):
+                await connection.fetchval("SELECT pg_sleep(30)")
+        await until(lambda: pool.statistics().lost == 1)
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_a_statement_behind_a_cancelled_one_waits_no_longer_than_its_own_timeout(server: Cluster) -> None:
+    async with trio_asyncpg.open_pool(server.dsn, max_size=1) as pool:
+        async with pool.acquire() as connection:
+            with frozen(server):
+                with trio.move_on_after(0.05):
+                    await connection.fetchval("SELECT 1")
+                with pytest.raises(TimeoutError, match="cancelled before"):
+                    await connection.fetchval("SELECT 1", timeout=0.05)
+            assert connection.is_closed()
+        assert pool.statistics().lost == 1
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_a_new_connection_that_the_server_ends_is_not_lent(server: Cluster) -> None:
+    ended = 0
+
+    async def init(connection: trio_asyncpg.Connection) -> None:
+        nonlocal ended
+        ended += 1
+        if ended < 2:
+            end_session(server, connection)
+
+    async with trio_asyncpg.open_pool(server.dsn, min_size=0, init=init) as pool:
+        with pytest.raises(trio_asyncpg.ConnectionLost, match="new connection"):
+            await pool.fetchval("SELECT 1")
+        assert await pool.fetchval("SELECT 1") == 1
