@@ -31,7 +31,7 @@ class Boxed:
         try:
             await self._mailbox.put(
                 sender=letter.sender,
-                to=letter.to,
+                to=dispatch.to,  # as it was typed: whoever looks for it types the same
                 subject=letter.subject,
                 text=letter.text,
                 html=letter.html,
