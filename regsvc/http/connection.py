@@ -33,13 +33,22 @@ async def wait_disconnect() -> None:
 
 @asynccontextmanager
 async def while_connected() -> AsyncIterator[trio.CancelScope]:
-    """Cancel the block when `wait_disconnect` returns; the scope's `cancelled_caught` tells. An answer may follow."""
+    """Cancel the block when `wait_disconnect` returns; the scope's `cancelled_caught` tells. An answer may follow.
+
+    Errors: the block's own, as they are and in no group, so that callers may tell them apart.
+    """
     block = trio.CancelScope()
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_leave, block, name="watch the client of a long poll")
-        with block:
-            yield block
+        try:
+            with block:
+                yield block
+        except Exception as error:  # noqa: BLE001 – raised again when the nursery is closed
+            failure = error
         nursery.cancel_scope.cancel(reason="the block is done")
+    if failure is not None:
+        raise failure
 
 
 async def _leave(block: trio.CancelScope) -> None:

@@ -104,6 +104,28 @@ async def test_a_long_poll_ends_when_the_server_drains(path: bytes) -> None:
         assert (await house.drain()).cut == 0
 
 
+async def test_an_error_within_a_long_poll_is_in_no_group() -> None:
+    app = tiny_app()
+
+    @app.errorhandler(ZeroDivisionError)
+    async def handled(error: Exception) -> tuple[str, int]:
+        await trio.lowlevel.checkpoint()
+        return type(error).__name__, 503
+
+    @app.route("/wait")
+    async def wait() -> str:
+        async with while_connected():
+            await trio.lowlevel.checkpoint()
+            return str(1 // 0)
+        return "never"
+
+    async with serving(app) as house, calling(house.port) as caller:
+        await caller.say(WAIT + GET)
+        answer = await caller.answer()
+        assert (answer.status, answer.body) == (503, b"ZeroDivisionError")
+        assert (await caller.answer()).status == 200
+
+
 async def test_a_long_poll_ends_when_its_client_is_reset() -> None:
     poll = Watching()
     async with serving(poll.app) as house:
@@ -242,6 +264,7 @@ async def test_a_stream_that_never_waits_ends_with_its_client() -> None:
         await caller.stream.aclose()
         with trio.fail_after(2):
             await flood.ended.wait()
+        await until(lambda: house.server.statistics().connections == 0)
         assert house.told.failures == []
 
 
@@ -262,6 +285,7 @@ async def test_a_stream_whose_client_does_not_read_is_cut() -> None:
         await caller.say(STREAM)
         with trio.fail_after(5):
             await flood.ended.wait()
+        await until(lambda: house.server.statistics().connections == 0)
         assert house.told.failures == []
         assert house.told.cuts == [Cut.SLOW_READER]
 

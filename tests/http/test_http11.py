@@ -73,8 +73,9 @@ async def test_a_bad_request_is_refused_as_a_problem_and_the_connection_closed(d
 async def test_the_longest_head_and_the_largest_body_pass() -> None:
     head = POST + b"Content-Length: 16384\r\nX: "
     async with serving() as house, calling(house.port) as caller:
-        await caller.say(head + b"y" * (16_384 - 4 - len(head)) + b"\r\n\r\n" + b"z" * 16_384)
-        assert (await caller.answer()).body == b"z" * 16_384
+        for _ in range(5):  # on one connection: each request is measured by itself
+            await caller.say(head + b"y" * (16_384 - 4 - len(head)) + b"\r\n\r\n" + b"z" * 16_384)
+            assert (await caller.answer()).body == b"z" * 16_384
 
 
 async def test_a_large_body_is_refused_without_reading_on() -> None:
