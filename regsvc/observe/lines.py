@@ -84,7 +84,7 @@ def json_line(fields: Mapping[str, Value]) -> bytes:
     line = _dumps(dict(fields))
     for most in (1000, 300, 100, 30, 10):
         if len(line) <= LINE_MAX:
-            return line
+            break
         line = _dumps({name: _cut(value, most) for name, value in fields.items()})
     return line
 

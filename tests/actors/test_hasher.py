@@ -259,12 +259,14 @@ async def test_the_end_refuses_who_waits_and_finishes_what_runs(mock_clock: Mock
     await refused(partial(passwords.hash, Secret("later")))
 
 
-async def test_it_can_be_started_again() -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+async def test_it_can_be_started_again(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(hasher, "BATCH", batch)
     passwords = Hasher(Gate().open(), threads=2, queue=10, deadline=DEADLINE)
     for _ in range(2):
         async with trio.open_nursery() as nursery:
             await nursery.start(passwords.run)
-            assert await passwords.hash(Secret("x")) == "hash of x"
+            assert await passwords.check(Secret("x"), ["right", "wrong"] * 4) == [True, False] * 4
             nursery.cancel_scope.cancel(reason="a restart")
         assert not threads_of_ours()
 

@@ -91,6 +91,14 @@ async def test_word_that_names_nobody_wakes_everyone(autojump_clock: MockClock) 
     assert trio.current_time() < 2
 
 
+async def test_word_that_nobody_waits_for_is_not_kept(autojump_clock: MockClock) -> None:
+    house = House()
+    async with house.open():
+        house.cable.say(Notice(NoticeKind.SETTLED, ADA))
+        await wait_all_tasks_blocked()
+        assert await waited(house.newsroom, ADA, 3) == 3
+
+
 async def test_after_a_cut_it_listens_again_and_wakes_everyone_once(autojump_clock: MockClock, log: Lines) -> None:
     house = House()
     async with house.open():
