@@ -48,6 +48,13 @@ class Service:
 
     def start(self) -> float:
         """Start it and wait until it is ready; return how long that took, in seconds."""
+        began = time.monotonic()
+        self.launch()
+        self.wait_ready()
+        return time.monotonic() - began
+
+    def launch(self) -> None:
+        """Start it, without waiting for anything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("REGSVC_", "DATABASE_"))}
         ours = {
@@ -56,7 +63,6 @@ class Service:
             "REGSVC_LOG_FORMAT": "json",
             **self.environ,
         }
-        began = time.monotonic()
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "regsvc", "serve"],
@@ -67,8 +73,6 @@ class Service:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.wait_ready()
-        return time.monotonic() - began
 
     def wait_ready(self) -> None:
         """Wait until /readyz says yes; fail with the end of the log if the process ends or it takes too long."""
