@@ -117,7 +117,6 @@ async def test_an_error_within_a_long_poll_is_in_no_group() -> None:
         async with while_connected():
             await trio.lowlevel.checkpoint()
             return str(1 // 0)
-        return "never"
 
     async with serving(app) as house, calling(house.port) as caller:
         await caller.say(WAIT + GET)
