@@ -1,12 +1,15 @@
 """Every way a relay can fail, at every stage, and what becomes of the mail; and that nothing is left behind."""
 
+import errno
 import re
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from random import Random
+from ssl import SSLContext
 from types import FrameType
 
 import pytest
@@ -19,6 +22,7 @@ from regsvc.domain.values import Secret
 from tests.adapters.writing import dispatch
 from tests.smtp_script import Act, Script, Scripted, drip, drop, flood, half_close, hang, open_script, say
 
+Pair = tuple[SSLContext, SSLContext]
 PATIENCE = 10.0  # seconds, where the relay answers
 TIMEOUT = 0.4  # seconds, where it does not: what each of these tests takes
 GRACE = 1.0  # seconds; the machine may be busy, but no stage may have a timeout of its own
@@ -284,3 +288,42 @@ async def test_a_transport_that_is_cancelled_hangs_up_on_those_that_wait(letters
                     scope.cancel(reason="the test hangs up")
             await relay.wait(lambda relay: relay.connections == 0)
     assert talking_threads() == []
+
+
+async def test_starttls_that_is_offered_and_refused_is_an_outage(letters: Letters) -> None:
+    script = {"ehlo": say("250-script\r\n250 STARTTLS"), "starttls": say("454 4.7.0 not now")}
+    async with open_script(script) as relay, Smtp(Relay("127.0.0.1", relay.port), letters) as smtp:
+        assert await smtp.send(dispatch()) == Outage("STARTTLS: 454 4.7.0 not now")
+    assert relay.heard[-1] == "STARTTLS"
+
+
+async def test_words_from_before_tls_are_never_taken_for_words_under_it(letters: Letters, tls: Pair) -> None:
+    """An attacker in the middle adds answers to the one to STARTTLS (CVE-2011-0411)."""
+    server, client = tls
+
+    async def injected(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 go on\r\n250 forged\r\n")
+        secured = trio.SSLStream(stream, server, server_side=True)
+        assert await secured.receive_some() != b""
+        await secured.send_all(b"550 the real one\r\n")
+        assert (await secured.receive_some()).lower().startswith(b"helo")
+        await secured.send_all(b"550 still the real one\r\n")
+        await hang(stream)
+
+    async with open_script({"ehlo": say("250-script\r\n250 STARTTLS"), "starttls": injected}) as relay:
+        there = Relay("127.0.0.1", relay.port, Tls.STARTTLS, context=client)
+        async with Smtp(there, letters) as smtp:
+            assert await smtp.send(dispatch()) == Outage("EHLO: 550 still the real one")
+
+
+async def test_no_descriptor_left_is_an_outage_and_leaves_no_socket(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_socket: socket.socket) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with open_script() as relay, sending(relay.port, letters) as smtp:
+        monkeypatch.setattr(socket.socket, "dup", full)
+        outcome = await smtp.send(dispatch())
+        await relay.wait(lambda relay: relay.opened == 1 and relay.connections == 0)
+    assert outcome == Outage(f"connecting: 127.0.0.1 port {relay.port}: Too many open files")

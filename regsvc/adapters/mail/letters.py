@@ -63,7 +63,7 @@ class Letters:
 
     def __init__(self, *, sender: str, public_url: str, service: str) -> None:
         display, address = parseaddr(sender)
-        if not _SENDER.fullmatch(address):
+        if not (_SENDER.fullmatch(address) and sender.isprintable()):
             raise ValueError(f"the sender {sender!r} is no e-mail address in ASCII")
         self._service = _fixed("name of the service", service)
         self._link = _fixed_link(public_url)
@@ -199,4 +199,4 @@ def _layouts() -> tuple[jinja2.Template, jinja2.Template]:
     text = jinja2.Environment(autoescape=False, **knobs)  # type: ignore[arg-type]  # noqa: S701 - it is plain text
     html = jinja2.Environment(autoescape=True, **knobs)  # type: ignore[arg-type]
     inlined = css_inline.inline((_TEMPLATES / "letter.html").read_text("utf-8"), load_remote_stylesheets=False)
-    return text.from_string((_TEMPLATES / "letter.txt").read_text("utf-8")), html.from_string(inlined)
+    return text.from_string((_TEMPLATES / "letter.txt").read_text("utf-8")), html.from_string(f"{inlined}\n")
