@@ -275,12 +275,12 @@ def _one_try_less(state: Address, claim: Claim, code: Code, now: datetime, rules
 
 def claims_proved(state: Address, proof: Proof, now: datetime) -> tuple[Claim, ...] | Refused:
     """Return the claims that `proof` opens, newest first; or what a proof of nothing here is answered with."""
+    if state.owner is not None:
+        # An account that came another way (an import) voids the claims beside it: an owner is never replaced.
+        opened = proof.opens(state.owner)
+        return Refused(Refusal.USER_ALREADY_ACTIVATED if opened else Refusal.INVALID_CREDENTIALS)
     claims = tuple(claim for claim in state.claims if now < claim.expires_at and proof.opens(claim))
-    if claims:
-        return claims
-    if state.owner is not None and proof.opens(state.owner):
-        return Refused(Refusal.USER_ALREADY_ACTIVATED)
-    return Refused(Refusal.INVALID_CREDENTIALS)
+    return claims or Refused(Refusal.INVALID_CREDENTIALS)
 
 
 def _with(claims: tuple[Claim, ...], changed: Claim) -> tuple[Claim, ...]:

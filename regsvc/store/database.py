@@ -14,11 +14,14 @@ from asyncpg import Record, exceptions
 
 from regsvc.domain.values import Secret
 from regsvc.ports import Unavailable
-from regsvc.trio_asyncpg import Connection, Notifications, Pool, open_connection, open_pool
+from regsvc.trio_asyncpg import Connection, Isolation, Notifications, Pool, open_connection, open_pool
 
 Row: TypeAlias = Record
 Session: TypeAlias = Connection | Pool
 """Where a statement runs: a pool gives it a transaction of its own."""
+
+ISOLATION: Final[Isolation] = "read_committed"
+"""Said aloud: what waits for a lock and reads on in the next statement would not see anew under another default."""
 
 OUTAGES: Final = (
     OSError,  # no way there, a lost connection, a deadline (TimeoutError is one)
@@ -99,7 +102,7 @@ class Database:
         """
         edges = _Edges()
         with edges.outside():
-            async with self.pool.acquire() as connection, connection.transaction():
+            async with self.pool.acquire() as connection, connection.transaction(isolation=ISOLATION):
                 with edges.inside():
                     yield connection
 
@@ -129,7 +132,7 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
     """As `Database.transaction`, on a connection that one has."""
     edges = _Edges()
     with edges.outside():
-        async with connection.transaction():
+        async with connection.transaction(isolation=ISOLATION):
             with edges.inside():
                 yield
 

@@ -22,6 +22,7 @@ from regsvc.domain.account import (
     Register,
     Resend,
     Rules,
+    Step,
     Tally,
 )
 from regsvc.domain.delivery import Letter, Mail, Publish
@@ -168,6 +169,13 @@ def test_the_owner_is_told_that_it_is_done() -> None:
     state = Address(owner=OWNER)
     assert refused(account.activate(state, showing(RIGHT, 1), NOW, RULES).outcome).why is Refusal.USER_ALREADY_ACTIVATED
     assert refused(account.resend(state, Resend(proof(1)), NOW, RULES).outcome).why is Refusal.USER_ALREADY_ACTIVATED
+
+
+def test_an_account_that_came_another_way_voids_the_claims_beside_it() -> None:
+    state = Address(owner=OWNER, claims=(claimed(2, code=live()),))
+    step = account.activate(state, showing(RIGHT, 2), NOW, RULES)
+    assert step == Step(state, Refused(Refusal.INVALID_CREDENTIALS))
+    assert refused(account.activate(state, showing(RIGHT, 1), NOW, RULES).outcome).why is Refusal.USER_ALREADY_ACTIVATED
 
 
 def test_a_claim_past_its_day_proves_nothing_even_if_nobody_swept() -> None:

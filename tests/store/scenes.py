@@ -1,9 +1,11 @@
 """What the store's tests do again and again: register, carry a mail, look behind the store's back."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import trio
 import uuid_utils.compat
 
 from regsvc.domain import account
@@ -12,6 +14,7 @@ from regsvc.domain.delivery import Parcel
 from regsvc.domain.values import Email, Locale, Username
 from regsvc.ports import Minted
 from regsvc.store import Store
+from regsvc.trio_asyncpg import Connection
 
 RULES = Rules(limit_mails=False)
 CLAIMS = replace(RULES, duplicates=account.DuplicatePolicy.CLAIMS)
@@ -101,3 +104,37 @@ async def registered_with_code(store: Store, event: Register, mac: bytes = MAC, 
     await mint(store, parcel, mac)
     await store.mailbag.done(parcel)
     return event
+
+
+async def blocked(raw: Connection) -> bool:
+    """Tell whether somebody on this database waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await raw.fetchval(query))
+
+
+async def rows(raw: Connection, query: str) -> list[tuple[object, ...]]:
+    """What a query brings, as plain tuples."""
+    return [tuple(row) for row in await raw.fetch(query)]
+
+
+async def sizes(raw: Connection) -> dict[str, int]:
+    """How many rows each table has."""
+    tables = "addresses", "registrations", "users", "codes", "outbox", "events"
+    return {table: await raw.fetchval(f"SELECT count(*) FROM {table}") for table in tables}  # noqa: S608 - our names
+
+
+async def together(n: int, work: Callable[[int], Awaitable[None]]) -> None:
+    """Start `work` in `n` tasks, and let all go at once."""
+    gate, ready = trio.Event(), 0
+
+    async def one(number: int) -> None:
+        nonlocal ready
+        ready += 1
+        if ready == n:
+            gate.set()
+        await gate.wait()
+        await work(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(n):
+            nursery.start_soon(one, number, name=f"racer {number}")
