@@ -52,6 +52,7 @@ def _status(error: Exception) -> int | None:
     from regsvc.ports import Unavailable
     from regsvc.settings import SettingsError
     from regsvc.store.embedded import AlreadyOwned, EmbeddedError
+    from regsvc.store.migrations import MigrationError
     from regsvc.supervisor import CannotListen
 
     match error:
@@ -61,7 +62,7 @@ def _status(error: Exception) -> int | None:
             return os.EX_TEMPFAIL
         case CannotListen():
             return os.EX_TEMPFAIL if error.again else os.EX_CONFIG
-        case EmbeddedError():
+        case EmbeddedError() | MigrationError():
             return os.EX_CONFIG
         case _:
             return None

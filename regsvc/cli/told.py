@@ -88,7 +88,7 @@ def env_example() -> str:
         other = f" Also read without the prefix, as {also(field)}." if also(field) else ""
         default = shown_default(field).replace("`", "")
         lines += ["", f"# {field.description}".replace("`", ""), f"# Takes {takes(field)}; default: {default}.{other}"]
-        lines.append(f"# {variable(name)}={as_text(field.get_default())}")
+        lines.append(f"# {variable(name)}={as_text(None if field.default_factory else field.default)}")
     return "\n".join(lines) + "\n"
 
 
