@@ -167,9 +167,8 @@ class _Courier:
         """Lease what there is room for; return how long to wait if nothing rings, None at the end of the drain."""
         await self._reclaim()
         draining = self._sent_before is not None
-        room = self._room()
-        if draining and self._channel.outages > 1:
-            room = 0  # another process, or the next one, will find the relay back
+        give_up = draining and self._channel.outages > 1  # another process, or the next one, will find the relay back
+        room = 0 if give_up else self._room()
         began = trio.current_time()
         parcels = await self._mailbag.lease(room, self._pace.lease) if room else ()
         for parcel in parcels:
@@ -178,7 +177,7 @@ class _Courier:
             self._tally.note(in_flight=1)
             nursery.start_soon(self._carry, trip, name=f"mail {parcel.id}")
         self._more = len(parcels) == room
-        if draining and not self._trips and (not parcels or not room):
+        if draining and not self._trips and (give_up or (room and not parcels)):
             await self._account()
             return None
         return await self._pause(room)
@@ -237,7 +236,7 @@ class _Courier:
         finally:
             self._trips.remove(trip)
             self._tally.note(in_flight=-1)
-            if self._more or self._channel.outages or self._sent_before is not None:
+            if self._more or self._sent_before is not None:
                 self._ring()
 
     async def _judge(self, trip: _Trip) -> Verdict | None:

@@ -17,7 +17,7 @@ import orjson
 import structlog
 
 from regsvc.domain.values import Secret
-from regsvc.observe.events import FORBIDDEN
+from regsvc.observe.events import COMMON, FORBIDDEN
 
 Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 
@@ -144,7 +144,9 @@ class Pretty:
 
     def __call__(self, fields: Mapping[str, Value]) -> bytes:
         """Return `fields` as a line, and the traceback, if there is one, as lines below it."""
-        shown: dict[str, object] = {name: _visible(v) for name, v in fields.items() if name not in _ALWAYS_THE_SAME}
+        # The event's own fields first; who and which request come after them.
+        names = sorted((name for name in fields if name not in _ALWAYS_THE_SAME), key=COMMON.__contains__)
+        shown: dict[str, object] = {name: _visible(fields[name]) for name in names}
         shown["ts"] = str(fields["ts"])[11:23]
         if isinstance(frames := fields.get("traceback"), str):
             shown["exception"] = "\n".join("    " + _visible(line) for line in frames.splitlines())
