@@ -239,7 +239,7 @@ class Unplugged:
 
     async def __call__(self, dispatch: Dispatch) -> Outcome:
         self.tried.append(trio.current_time())
-        await trio.sleep(0.01)
+        await trio.sleep(1 if self.away else 0.01)
         return Outage("connection refused") if self.away else Accepted()
 
 
@@ -255,7 +255,9 @@ async def test_an_outage_is_probed_by_one_mail_at_a_time_and_costs_no_try(
         office.ring()
         await office.until(lambda: bool(log.of("mail_channel_down")))
         office.relay.most_at_once = 0
-        await trio.sleep(600)
+        for _ in range(2000):
+            office.ring()
+            await trio.sleep(0.3)
         assert office.relay.most_at_once == 1
         assert len(plug.tried) < 600 / 7.5 + 20, "a relay that is away is left alone for up to 15 s"
         assert office.tally.statistics().outages > 1
@@ -431,7 +433,7 @@ async def test_a_drain_waits_for_what_is_in_flight(autojump_clock: MockClock) ->
         await nursery.start(office.run)
         await trio.sleep(1)
         office.bell.close()
-    assert 3 < trio.current_time() < 3.1, "it ends with the last mail, not with the next poll"
+    assert 3 <= trio.current_time() < 3.1, "it ends with the last mail, not with the next poll"
     assert office.tally.statistics().drained == Drained(handed_over=1, left=0)
 
 
