@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trio
 
-from tests.chaos.ledger import PASSWORD
+from tests.chaos.ledger import PASSWORD, PLAIN
 from tests.service import Service, running
 from tests.waiting import until_asked
 
@@ -24,7 +24,14 @@ _numbers = count(1)
 def service() -> Iterator[Service]:
     with (
         tempfile.TemporaryDirectory(prefix="regsvc ") as folder,
-        running(Path(folder), PASSWORD_ROUNDS="4", CODE_TTL=str(LIFE), RESEND_COOLDOWN="0", HASH_QUEUE="1000") as one,
+        running(
+            Path(folder),
+            PASSWORD_ROUNDS="4",
+            CODE_TTL=str(LIFE),
+            RESEND_COOLDOWN="0",
+            HASH_QUEUE="1000",
+            MAIL_CHANNEL="mailbox",
+        ) as one,
     ):
         yield one
 
@@ -37,7 +44,7 @@ def email() -> str:
 
 @asynccontextmanager
 async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=service.url, timeout=15) as http:
+    async with httpx.AsyncClient(base_url=service.url, timeout=15, verify=PLAIN) as http:
         yield http
 
 
@@ -190,7 +197,8 @@ async def at_once(calls: Sequence[Callable[[], Awaitable[httpx.Response]]]) -> l
 
 @pytest.mark.timeout(0)
 async def test_of_fifty_at_once_one_registers_and_one_activates(service: Service, rounds: int | None) -> None:
-    async with httpx.AsyncClient(base_url=service.url, timeout=30, limits=httpx.Limits(max_connections=50)) as http:
+    limits = httpx.Limits(max_connections=50)
+    async with httpx.AsyncClient(base_url=service.url, timeout=30, limits=limits, verify=PLAIN) as http:
         for _ in range(rounds or 2):
             name = f"same{next(_numbers)}"
             forms = [{"email": spelling, "password": PASSWORD} for spelling in spellings(name) * 5]
