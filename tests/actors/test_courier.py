@@ -532,6 +532,7 @@ def test_a_database_that_fails_at_any_call_costs_no_mail(log: Lines, *, late: bo
         async with office.open():
             await office.until(office.post.settled)
             _all_is_well(office)
+        assert late or {row.attempts for row in office.post.rows.values()} == {1}, "no fault of the mails"
         return office.post.trouble.calls < n
 
     n = 1
