@@ -122,9 +122,7 @@ class Mailbag:
 
     async def counts(self) -> OutboxCounts:
         """Count."""
-        found = await self.sql.row("counts", self.database.pool)
-        if found is None:
-            raise AssertionError("a SELECT without FROM has a row")
+        (found,) = await self.sql.rows("counts", self.database.pool)
         return OutboxCounts(found["ready"], found["leased"], found["dead"], found["oldest"])
 
     async def _bury(self, parcel: Parcel, reason: str, *, refund: bool) -> None:

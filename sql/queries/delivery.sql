@@ -280,7 +280,8 @@ ended AS (
 
 SELECT pg_notify($6, subject_id::text) FROM buried;
 
--- name: counts() -> row
+-- name: counts() -> rows
+-- One row.
 SELECT
     (
         SELECT count(*) FROM outbox

@@ -106,10 +106,15 @@ async def registered_with_code(store: Store, event: Register, mac: bytes = MAC, 
     return event
 
 
-async def blocked(raw: Connection) -> bool:
-    """Tell whether somebody on this database waits for a lock."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return bool(await raw.fetchval(query))
+async def blocked(raw: Connection, tasks: int = 1) -> bool:
+    """Tell whether so many wait for a lock. By pg_locks: a transaction sees pg_stat_activity as it first saw it."""
+    return bool(await raw.fetchval("SELECT count(*) >= $1 FROM pg_locks WHERE NOT granted", tasks))
+
+
+async def hang_up_on_all(raw: Connection) -> None:
+    """End every other connection to this database, as a shutdown would."""
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    await raw.execute(f"{query} AND pid <> pg_backend_pid()")
 
 
 async def rows(raw: Connection, query: str) -> list[tuple[object, ...]]:

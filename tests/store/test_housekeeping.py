@@ -1,0 +1,169 @@
+"""What the sweeper takes, what it leaves, and that it waits for nobody."""
+
+import pytest
+import trio
+
+from regsvc.domain.account import DAY, Claim
+from regsvc.ports import Swept
+from regsvc.store import Store, housekeeping
+from regsvc.trio_asyncpg import Connection
+from tests.store.scenes import activate, blocked, email, form, look, register, registered_with_code, resend, rows, sizes
+from tests.waiting import until_asked
+
+NOTHING = Swept(0, 0, 0, 0, more=False)
+OLD = "UPDATE addresses SET touched_at = touched_at - interval '25 hours'"
+
+
+async def test_what_is_young_stays(store: Store, raw: Connection) -> None:
+    await activate(store, await registered_with_code(store, form("bob")))
+    await resend(store, await registered_with_code(store, form()))
+    before = await sizes(raw)
+    await raw.execute("UPDATE registrations SET expires_at = clock_timestamp() - interval '50 seconds'")
+    assert await store.housekeeping.sweep(100) == NOTHING
+    assert await sizes(raw) == before
+
+
+async def test_an_expired_registration_goes_with_code_and_unsent_mail(store: Store, raw: Connection) -> None:
+    await registered_with_code(store, form("bob"))
+    event = await registered_with_code(store, form())
+    await resend(store, event)
+    await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 minutes' WHERE id = $1", event.id)
+    assert await store.housekeeping.sweep(100) == Swept(1, 0, 0, 0, more=False)
+    assert (await look(store))[0].claims == ()
+    counted = await sizes(raw)
+    assert (counted["registrations"], counted["codes"]) == (1, 1)
+    # What was sent is kept for its day; what was not is gone.
+    assert await rows(raw, "SELECT state FROM outbox") == [("sent",), ("sent",)]
+
+
+async def test_codes_go_an_hour_after_their_end(store: Store, raw: Connection) -> None:
+    await registered_with_code(store, form())
+    await registered_with_code(store, form("bob"))
+    await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '59 minutes'")
+    assert await store.housekeeping.sweep(100) == NOTHING
+    await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '61 minutes'")
+    assert await store.housekeeping.sweep(1) == Swept(0, 1, 0, 0, more=True)
+    assert await store.housekeeping.sweep(2) == Swept(0, 1, 0, 0, more=False)
+
+
+@pytest.mark.parametrize(
+    ("kept", "left"),
+    [
+        ("SELECT 1", 0),
+        ("UPDATE addresses SET touched_at = clock_timestamp()", 1),
+        ("UPDATE addresses SET failures = 1, failures_since = clock_timestamp() - interval '23 hours'", 1),
+        ("UPDATE addresses SET failures = 1, failures_since = clock_timestamp() - interval '25 hours'", 0),
+        ("UPDATE addresses SET mails = 1, mails_since = clock_timestamp() - interval '59 minutes'", 1),
+        ("UPDATE addresses SET mails = 1, mails_since = clock_timestamp() - interval '61 minutes'", 0),
+    ],
+)
+async def test_an_address_goes_when_nothing_of_it_counts(store: Store, raw: Connection, kept: str, left: int) -> None:
+    async with store.begin() as unit:
+        await unit.accounts.load(email().key)
+    await raw.execute(OLD)
+    await raw.execute(kept)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 1 - left, 0, more=False)
+
+
+async def test_an_address_with_a_registration_stays(store: Store, raw: Connection) -> None:
+    await register(store, form())
+    await raw.execute(OLD)
+    await raw.execute("UPDATE addresses SET mails_since = NULL")
+    assert await store.housekeeping.sweep(100) == NOTHING
+
+
+async def test_locking_an_old_address_touches_it(store: Store, raw: Connection) -> None:
+    async with store.begin() as unit:
+        await unit.accounts.load(email().key)
+    young = await raw.fetchval("SELECT touched_at FROM addresses")
+    async with store.begin() as unit:
+        await unit.accounts.load(email().key)
+    assert await raw.fetchval("SELECT touched_at FROM addresses") == young  # hourly: most locks write no index
+    await raw.execute(OLD)
+    async with store.begin() as unit:
+        await unit.accounts.load(email().key)
+        assert await store.housekeeping.sweep(100) == NOTHING  # held
+    assert await raw.fetchval("SELECT touched_at >= $1 FROM addresses", young)
+    assert await store.housekeeping.sweep(100) == NOTHING
+
+
+async def test_who_waits_for_an_address_being_swept_makes_it_anew(store: Store, raw: Connection) -> None:
+    async with store.begin() as unit:
+        await unit.accounts.load(email().key)
+    outcomes: list[object] = []
+
+    async def late() -> None:
+        outcomes.append((await register(store, form())).outcome)
+
+    async with trio.open_nursery() as nursery, raw.transaction():
+        await raw.execute("DELETE FROM addresses")  # the sweeper, just before its commit
+        nursery.start_soon(late, name="first")
+        nursery.start_soon(late, name="second")
+        await until_asked(lambda: blocked(raw, 2))
+    # Deleted and made again, the row still serialises: one of the two won.
+    assert sum(isinstance(outcome, Claim) for outcome in outcomes) == 1
+    assert await raw.fetchval("SELECT count(*) FROM addresses") == 1
+
+
+AGED = [
+    ("sent", "sent_at = clock_timestamp() - interval '23 hours'", 0),
+    ("sent", "sent_at = clock_timestamp() - interval '25 hours'", 1),
+    ("dead", "created_at = clock_timestamp() - interval '29 days'", 0),
+    ("dead", "created_at = clock_timestamp() - interval '31 days'", 1),
+    ("ready", "created_at = clock_timestamp() - interval '31 days'", 0),
+]
+
+
+@pytest.mark.parametrize(("state", "age", "gone"), AGED)
+async def test_settled_mails_go_by_their_age(store: Store, raw: Connection, state: str, age: str, gone: int) -> None:
+    await register(store, form())
+    if state != "ready":
+        (parcel,) = await store.mailbag.lease(1, DAY)
+        await (store.mailbag.done(parcel) if state == "sent" else store.mailbag.dead(parcel, "550"))
+    await raw.execute(f"UPDATE outbox SET {age}")  # noqa: S608 - our own words
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, gone, more=False)
+
+
+async def test_the_mailbox_keeps_the_newest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "MAILBOX_KEPT", 3)
+    for n in range(5):
+        await store.mailbox.put(sender="a", to="b", subject=f"{n}", text="", html="", raw=b"")
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 2, more=False)
+    _, mails = await store.mailbox.list(to=None, start=0, limit=10)
+    assert [mail.subject for mail in mails] == ["4", "3", "2"]
+    assert await store.housekeeping.sweep(100) == NOTHING
+
+
+@pytest.mark.parametrize("table", ["registrations", "codes", "outbox"])
+async def test_rows_that_somebody_holds_are_passed_over(store: Store, raw: Connection, table: str) -> None:
+    await registered_with_code(store, form())
+    await raw.execute(
+        "UPDATE registrations SET expires_at = now() - interval '2 days';"
+        "UPDATE codes SET expires_at = now() - interval '2 days';"
+        "UPDATE outbox SET sent_at = now() - interval '2 days'"
+    )
+    async with raw.transaction():
+        await raw.execute(f"SELECT FROM {table} FOR UPDATE")
+        with trio.fail_after(2):
+            await store.housekeeping.sweep(100)
+    assert (await sizes(raw))[table] == 1
+    await store.housekeeping.sweep(100)
+    assert (await sizes(raw))[table] == 0
+
+
+async def test_sweepers_together_take_each_row_once(store: Store, raw: Connection) -> None:
+    for n in range(30):
+        await register(store, form(f"n{n}"))
+    await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 days'")
+    swept: list[int] = []
+
+    async def sweeper() -> None:
+        while (result := await store.housekeeping.sweep(4)).more:
+            swept.append(result.registrations)
+        swept.append(result.registrations)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(4):
+            nursery.start_soon(sweeper, name=f"sweeper {n}")
+    assert sum(swept) == 30
+    assert await raw.fetchval("SELECT count(*) FROM outbox") == 0
