@@ -121,7 +121,7 @@ def _channel(settings: Settings, store: Store) -> Channel:
     letters = Letters(sender=settings.mail_from, public_url=settings.public_url, service="regsvc")
     match settings.mail_channel:
         case "smtp":
-            return Smtp(_relay(settings), letters)
+            return Smtp(relay(settings), letters)
         case "console":
             return Console(stderr, letters)  # the log has stdout to itself
         case "mailbox":
@@ -133,7 +133,8 @@ def _channel(settings: Settings, store: Store) -> Channel:
             assert_never(settings.mail_channel)
 
 
-def _relay(settings: Settings) -> Relay:
+def relay(settings: Settings) -> Relay:
+    """Return where mail goes by SMTP."""
     username, password = settings.smtp_username, settings.smtp_password
     return Relay(
         settings.smtp_host or "",
@@ -317,6 +318,9 @@ async def _worker(settings: Settings, sockets: Sequence[int], lifeline: int, rea
             status = os.EX_TEMPFAIL
         except* KeeperGaveUp:  # each of the crashes was logged
             status = os.EX_TEMPFAIL
+        except* Exception as bugs:  # noqa: BLE001 - the root: what nobody expected is told, and ends the worker
+            observe.exception("actor_crashed", bugs)
+            status = os.EX_SOFTWARE
         outermost.cancel_scope.cancel(reason="the worker ends")
     return status
 
@@ -342,7 +346,8 @@ async def _found(world: World) -> None:
     if world.settings.profile == "dev" and world.settings.dsn is not None:
         for applied in await migrate(world.settings.dsn, report=lambda _: None):
             observe.emit("migration_applied", migration=applied.version, name=applied.name)
-    await world.store.probe.ping()
+    if not await world.store.probe.migrated():
+        raise Unavailable("database", "it lacks migrations: run `regsvc migrate`")
 
 
 async def _watch_signals(
