@@ -20,11 +20,11 @@ TASKS: Final = 10
 POOL: Final = 10
 QUERIES: Final = 20_000  # in one run of one way
 ROUNDS: Final = 5
-ROWS: Final = 1_000
+ROWS: Final = 1_000  # as in SETUP
 QUERY: Final = "SELECT id, email, state FROM bench_users WHERE id = $1"
-SETUP: Final = f"""
+SETUP: Final = """
     CREATE TABLE bench_users (id bigint PRIMARY KEY, email text NOT NULL, state text NOT NULL);
-    INSERT INTO bench_users SELECT n, 'user' || n || '@example.test', 'active' FROM generate_series(1, {ROWS}) AS n;
+    INSERT INTO bench_users SELECT n, 'user' || n || '@example.test', 'active' FROM generate_series(1, 1000) AS n;
     ANALYZE bench_users;
 """
 NATIVE: Final = "regsvc.trio_asyncpg"
@@ -67,11 +67,11 @@ async def _asyncio_load(fetchrow: Fetch, queries: int) -> float:
 async def _asyncpg(dsn: str, queries: int, *, reset: bool, load: Callable[[Fetch, int], Awaitable[float]]) -> float:
     import asyncpg  # noqa: PLC0415
 
-    class Unreset(asyncpg.Connection):  # type: ignore[type-arg]  # generic in its stubs only
+    class Unreset(asyncpg.Connection):
         def get_reset_query(self) -> str:
             return ""
 
-    kind = asyncpg.Connection if reset else Unreset
+    kind: Any = asyncpg.Connection if reset else Unreset
     async with asyncpg.create_pool(dsn, min_size=POOL, max_size=POOL, connection_class=kind, command_timeout=5) as pool:
         return await load(pool.fetchrow, queries)
 
@@ -85,19 +85,22 @@ def _native(dsn: str, queries: int) -> float:
         async with trio_asyncpg.open_pool(dsn, min_size=POOL, max_size=POOL, command_timeout=5) as pool:
             return await _trio_load(pool.fetchrow, queries)
 
-    return trio.run(main)
+    seconds: float = trio.run(main)
+    return seconds
 
 
 def _uvloop(dsn: str, queries: int) -> float:
     import uvloop  # noqa: PLC0415
 
-    return uvloop.run(_asyncpg(dsn, queries, reset=True, load=_asyncio_load))
+    seconds: float = uvloop.run(_asyncpg(dsn, queries, reset=True, load=_asyncio_load))
+    return seconds
 
 
 def _uvloop_unreset(dsn: str, queries: int) -> float:
     import uvloop  # noqa: PLC0415
 
-    return uvloop.run(_asyncpg(dsn, queries, reset=False, load=_asyncio_load))
+    seconds: float = uvloop.run(_asyncpg(dsn, queries, reset=False, load=_asyncio_load))
+    return seconds
 
 
 def _asyncio(dsn: str, queries: int) -> float:
@@ -111,11 +114,14 @@ def _trio_asyncio(dsn: str, queries: int) -> float:
         async def load(fetchrow: Fetch, queries: int) -> float:
             # Bridged once per query, as a Trio program has to.
             bridged = trio_asyncio.aio_as_trio(fetchrow)
-            return await trio_asyncio.trio_as_aio(_trio_load)(bridged, queries)
+            seconds: float = await trio_asyncio.trio_as_aio(_trio_load)(bridged, queries)
+            return seconds
 
-        return await trio_asyncio.aio_as_trio(_asyncpg)(dsn, queries, reset=True, load=load)
+        seconds: float = await trio_asyncio.aio_as_trio(_asyncpg)(dsn, queries, reset=True, load=load)
+        return seconds
 
-    return trio_asyncio.run(main)
+    seconds: float = trio_asyncio.run(main)
+    return seconds
 
 
 WAYS: Final[dict[str, Callable[[str, int], float]]] = {
@@ -170,9 +176,9 @@ def _run_apart(way: str, dsn: str, queries: int) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """Return the result as a Markdown table."""
+    rounds = len(result["runs_us"][NATIVE])
     lines = [
-        f"One primary-key SELECT through the pool, {result['tasks']} tasks at once, "
-        f"{len(result['runs_us'][NATIVE])} rounds, medians:",
+        f"One primary-key SELECT through the pool, {TASKS} tasks at once, {rounds} rounds, medians:",
         "",
         "| way | µs per query | ours ÷ this | goal |",
         "|---|---:|---:|---:|",

@@ -12,17 +12,18 @@ Errors, everywhere:
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 import trio
 
 from regsvc.trio_asyncpg.bridge import Tasks
-from regsvc.trio_asyncpg.hosts import connect, read_target
 from regsvc.trio_asyncpg.connection import Connection
 from regsvc.trio_asyncpg.errors import ConnectionLost
+from regsvc.trio_asyncpg.figures import Limits, PoolStatistics
+from regsvc.trio_asyncpg.hosts import connect, read_target
 from regsvc.trio_asyncpg.notifications import Notification, Notifications
-from regsvc.trio_asyncpg.pool import RECOVER_TIMEOUT, Init, Limits, Pool, PoolStatistics
+from regsvc.trio_asyncpg.pool import RECOVER_TIMEOUT, Init, Pool
 from regsvc.trio_asyncpg.transaction import Isolation, Transaction
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
 
 
 @asynccontextmanager
-async def open_pool(
+async def open_pool(  # noqa: PLR0913  # knobs, all keyword-only
     dsn: str,
     *,
     min_size: int = 2,
@@ -94,10 +95,11 @@ async def open_pool(
         except Exception as exc:  # noqa: BLE001  # raised again below, outside the nursery, which would wrap it
             failure = exc
         finally:
-            try:
-                await pool.close()
-            finally:
-                tasks.close()
+            pool.stop()
+            with trio.move_on_after(RECOVER_TIMEOUT, shield=True):
+                await pool.recovered()
+            pool.close()
+            tasks.close()
     if failure is not None:
         raise failure
 
@@ -135,7 +137,7 @@ async def open_connection(
                     await init(connection)
                 yield connection
             finally:
-                with trio.move_on_after(RECOVER_TIMEOUT, shield=True):
+                with trio.move_on_after(RECOVER_TIMEOUT, shield=True), suppress(ConnectionLost):
                     await connection.settled()
                 connection.terminate()
         except Exception as exc:  # noqa: BLE001  # as in open_pool

@@ -11,10 +11,10 @@ import logging
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from math import inf
 from typing import Any, Final, TypeVar
 
-import outcome
 import trio
 
 from regsvc.trio_asyncpg.errors import ConnectionLost
@@ -52,7 +52,8 @@ class Future:
             if self._task is not None:
                 raise trio.BusyResourceError("another task already waits for this future")
             self._task = trio.lowlevel.current_task()
-            yield from trio.lowlevel.wait_task_rescheduled(self._abort).__await__()
+            wait = trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105  # awaited on the next line
+            yield from wait.__await__()
         return self.result()
 
     def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
@@ -100,7 +101,7 @@ class Future:
             error = lost
         self._finish(_FAILED, error)
 
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002  # asyncio's signature
+    def cancel(self, msg: object = None) -> bool:
         """Give up waiting; False when it was done already."""
         if self._state != _PENDING:
             return False
@@ -172,8 +173,7 @@ class Timers:
         """Call `callback(*args)` at `when`."""
         timer = Timer(self, when, callback, args)
         heapq.heappush(self._heap, timer)
-        if when < self._sleep.deadline:
-            self._sleep.deadline = when
+        self._sleep.deadline = min(when, self._sleep.deadline)
         return timer
 
     def cancelled(self) -> None:
@@ -327,30 +327,27 @@ def driven(coroutine: Coroutine[Any, Any, T], pause: Callable[[], Awaitable[None
     cancellation goes on once it has.
     """
     cancelled: trio.Cancelled | None = None
+    resume = partial(coroutine.send, None)
     try:
-        step = outcome.capture(coroutine.send, None)
         while True:
-            trap = step.unwrap()
-            if trap is None:
-                try:
-                    yield from pause().__await__()
-                except trio.Cancelled as exc:
-                    cancelled = exc
-                    step = outcome.capture(coroutine.throw, TimeoutError())
-                else:
-                    step = outcome.capture(coroutine.send, None)
-            else:
-                try:
+            trap = resume()
+            try:
+                if trap is not None:
                     answer = yield trap
-                except BaseException as exc:  # noqa: BLE001  # handed on, whatever it is: that is what a trampoline does
-                    step = outcome.capture(coroutine.throw, exc)
                 else:
-                    step = outcome.capture(coroutine.send, answer)
+                    answer = yield from pause().__await__()  # type: ignore[func-returns-value]  # None is the answer
+            except trio.Cancelled as exc:  # noqa: ASYNC103  # the coroutine raises it, or the last line
+                if trap is None:
+                    cancelled = exc
+                    resume = partial(coroutine.throw, TimeoutError())
+                else:
+                    resume = partial(coroutine.throw, exc)
+            else:
+                resume = partial(coroutine.send, answer)
     except StopIteration as stop:
-        if cancelled is not None:
-            raise cancelled from None
-        return stop.value  # type: ignore[no-any-return]  # the coroutine's own result
+        if cancelled is None:
+            return stop.value  # type: ignore[no-any-return]  # the coroutine's own result
     except TimeoutError:
-        if cancelled is not None:
-            raise cancelled from None
-        raise
+        if cancelled is None:
+            raise
+    raise cancelled

@@ -48,8 +48,13 @@ class Connection(_Connection):
         "streams",
     )
 
-    _protocol: "Protocol"
+    # asyncpg's own, of which its stubs do not know or know less.
+    _aborted: bool
     _loop: Loop
+    _pool_release_ctr: int
+    _protocol: "Protocol"
+    _query_loggers: set[object]
+    _stmt_cache: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -116,7 +121,7 @@ class Connection(_Connection):
 
     async def recover(self) -> None:
         """Make the session like new: wait for a cancelled statement, roll back, reset what may have been set."""
-        protocol = self._protocol
+        protocol = self._live()
         await protocol.settled()
         if protocol.is_in_transaction():
             await protocol.query("ROLLBACK", None)
@@ -127,11 +132,15 @@ class Connection(_Connection):
 
     async def ping(self) -> None:
         """Ask the server for no column of no table, and wait for its answer."""
-        await self._protocol.query("SELECT", None)
+        await self._live().query("SELECT", None)
 
     async def settled(self) -> None:
         """Wait until a cancelled statement is over."""
-        await self._protocol.settled()
+        await self._live().settled()
+
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction is open, as the server said last."""
+        return not self._aborted and self._protocol.is_in_transaction()
 
     # What asyncpg calls.
 
@@ -158,7 +167,8 @@ class Connection(_Connection):
             try:
                 return await self._protocol.bind_execute(state, args, "", limit, return_status, timeout)
             except exceptions.OutdatedSchemaCacheError:
-                await self.reload_schema_state()
+                self._drop_global_type_cache()
+                self._drop_global_statement_cache()
                 raise
             except exceptions.InvalidCachedStatementError:
                 # Another session altered a table: prepare once more, unless the error broke a transaction.
@@ -190,11 +200,16 @@ class Connection(_Connection):
 
     def _drop_global_statement_cache(self) -> None:
         for connection in self.siblings():
-            connection._drop_local_statement_cache()  # type: ignore[attr-defined]  # not in the stubs
+            connection._drop_local_statement_cache()  # type: ignore[attr-defined]  # noqa: SLF001  # not in the stubs
 
     def _drop_global_type_cache(self) -> None:
         for connection in self.siblings():
-            connection._drop_local_type_cache()  # type: ignore[attr-defined]  # not in the stubs
+            connection._drop_local_type_cache()  # type: ignore[attr-defined]  # noqa: SLF001  # not in the stubs
+
+    def _live(self) -> "Protocol":
+        if self._aborted:
+            raise ConnectionLost("the connection is closed")
+        return self._protocol
 
     def _check_open(self) -> None:
         if self._aborted or not self._protocol.is_connected():

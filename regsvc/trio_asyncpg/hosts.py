@@ -26,7 +26,7 @@ from regsvc.trio_asyncpg import internals
 from regsvc.trio_asyncpg.bridge import Future, Loop, Tasks
 from regsvc.trio_asyncpg.connection import Connection
 from regsvc.trio_asyncpg.errors import ConnectionLost
-from regsvc.trio_asyncpg.internals import Mode, Negotiation
+from regsvc.trio_asyncpg.internals import SSLMode, SSLNegotiation
 from regsvc.trio_asyncpg.protocol import Protocol
 from regsvc.trio_asyncpg.transport import Tls, Transport
 
@@ -72,10 +72,8 @@ def read_target(
     Reads small files (password, service, certificates) and so blocks for a moment.
     """
     internals.let_wait()
-    absent: dict[str, Any] = dict.fromkeys(
-        ("host", "port", "user", "password", "passfile", "database", "direct_tls", "target_session_attrs")
-        + ("krbsrvname", "gsslib", "service", "servicefile")
-    )
+    words = "host port user password passfile database direct_tls target_session_attrs krbsrvname gsslib"
+    absent: dict[str, Any] = dict.fromkeys([*words.split(), "service", "servicefile"])  # the DSN says it, or nobody
     addresses, parameters, configuration = internals.parse_connect_arguments(
         dsn=dsn,
         command_timeout=command_timeout,
@@ -133,9 +131,9 @@ async def _connect_host(address: Address, target: Target, tasks: Tasks) -> Conne
         parameters = parameters._replace(password=await password if inspect.isawaitable(password) else password)
     plain = parameters._replace(ssl=None)
     ways = [parameters]
-    if isinstance(address, tuple) and parameters.sslmode is Mode.allow:
+    if isinstance(address, tuple) and parameters.sslmode is SSLMode.allow:
         ways = [plain, parameters]
-    elif isinstance(address, tuple) and parameters.sslmode is Mode.prefer:
+    elif isinstance(address, tuple) and parameters.sslmode is SSLMode.prefer:
         ways = [parameters, plain]
     first: BaseException | None = None
     for way in ways[:-1]:
@@ -157,7 +155,7 @@ async def _start(address: Address, parameters: Any, target: Target, tasks: Tasks
     try:
         sock, tls = await _open_socket(address, parameters)
     except ssl.SSLError as exc:
-        if last or parameters.sslmode is not Mode.prefer:
+        if last or parameters.sslmode is not SSLMode.prefer:
             raise
         raise _OtherWayError from exc
     name = _name(address)
@@ -196,7 +194,7 @@ async def _open_socket(address: Address, parameters: Any) -> tuple[socket.socket
         sock.close()
         raise
     plain = socket.socket(fileno=sock.detach())
-    plain.setblocking(False)
+    plain.setblocking(False)  # noqa: FBT003  # its only form
     return plain, tls
 
 
@@ -220,7 +218,7 @@ async def _open_plain(address: Address) -> trio.socket.SocketType:
 
 
 def _plainly(error: OSError, address: Address) -> OSError:
-    """Say what kept us from `address`, where Trio says that all attempts failed: by its kind, as ConnectionRefusedError."""
+    """Say what kept us from `address` by its own kind, where Trio says that all attempts failed."""
     cause: BaseException | None = error.__cause__
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
@@ -231,11 +229,11 @@ def _plainly(error: OSError, address: Address) -> OSError:
 
 async def _negotiate(sock: trio.socket.SocketType, address: tuple[str, int], parameters: Any) -> Tls | None:
     """Ask for TLS and start it; None where the server has none and `sslmode` can do without."""
-    if parameters.ssl_negotiation is not Negotiation.direct:
+    if parameters.ssl_negotiation is not SSLNegotiation.direct:
         await sock.send(struct.pack("!ll", 8, SSL_REQUEST))
         # One octet and no more: what else lies in the buffer was sent before TLS, by anyone (CVE-2021-23222).
         answer = await sock.recv(1)
-        if answer == b"N" and parameters.sslmode is Mode.prefer:
+        if answer == b"N" and parameters.sslmode is SSLMode.prefer:
             return None
         if answer != b"S":
             # An error text of this moment is not authenticated either (CVE-2024-10977), so it is not shown.

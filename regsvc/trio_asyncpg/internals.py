@@ -11,26 +11,34 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 from asyncpg import compat, utils
-from asyncpg.connect_utils import (
+from asyncpg.connect_utils import (  # type: ignore[attr-defined]  # not all in the stubs
+    SessionAttribute,
     SSLMode,
     SSLNegotiation,
     _can_use_connection,
-    _ClientConfiguration,
-    _ConnectionParameters,
     _parse_connect_arguments,
 )
-from asyncpg.connect_utils import SessionAttribute as SessionAttribute
-from asyncpg.exceptions import ConnectionDoesNotExistError as ConnectionDoesNotExistError
-from asyncpg.protocol.protocol import NO_TIMEOUT as NO_TIMEOUT
-from asyncpg.protocol.protocol import Protocol as Protocol
+from asyncpg.exceptions import ConnectionDoesNotExistError
+from asyncpg.protocol.protocol import NO_TIMEOUT, Protocol
+
+__all__ = [
+    "LEANED_ON",
+    "NO_TIMEOUT",
+    "ConnectionDoesNotExistError",
+    "Protocol",
+    "SSLMode",
+    "SSLNegotiation",
+    "SessionAttribute",
+    "can_use_connection",
+    "changed",
+    "let_wait",
+    "parse_connect_arguments",
+    "quote_ident",
+]
 
 can_use_connection = _can_use_connection
 parse_connect_arguments = _parse_connect_arguments
 quote_ident = utils._quote_ident  # noqa: SLF001  # the one place for asyncpg's internals
-Configuration = _ClientConfiguration
-Parameters = _ConnectionParameters
-Mode = SSLMode
-Negotiation = SSLNegotiation
 
 _CONNECTION: Final = "asyncpg.connection:Connection."
 _PROTOCOL: Final = "asyncpg.protocol.protocol:BaseProtocol."
@@ -118,11 +126,11 @@ def wait_for(fut: Awaitable[Any], timeout: float | None) -> Awaitable[Any]:
 
 
 def let_wait() -> None:
-    """Put our `wait_for` in place of asyncpg's, once: COPY and executemany call it, timeout or not, and it wants asyncio.
+    """Put our `wait_for` in place of asyncpg's: COPY and executemany call it, timeout or not, and it wants asyncio.
 
     The only thing this package changes in the process; asyncpg under asyncio does not notice.
     """
-    compat.wait_for = wait_for
+    compat.wait_for = wait_for  # type: ignore[assignment]  # awaited at once, so any awaitable will do
 
 
 def _shape(thing: Any) -> str:

@@ -11,18 +11,19 @@ Rule 5. What the server refuses is told to the first who waits, when no other co
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Final, Literal, TypeAlias
 
 import outcome
 import trio
-from asyncpg import InterfaceError, PostgresError, Record
+from asyncpg import InterfaceError, InternalClientError, PostgresError, Record
 
 from regsvc.trio_asyncpg.bridge import LOG, Tasks
-from regsvc.trio_asyncpg.hosts import Target, connect
 from regsvc.trio_asyncpg.connection import Connection
 from regsvc.trio_asyncpg.errors import ConnectionLost
+from regsvc.trio_asyncpg.figures import Counts, Limits, PoolStatistics
+from regsvc.trio_asyncpg.hosts import Target, connect
 
 Init: TypeAlias = Callable[[Connection], Awaitable[object]]
 
@@ -31,55 +32,6 @@ TRUSTED: Final = 0.001  # seconds since its last use within which an idle connec
 RETRY_MIN: Final = 0.05  # seconds before the pool tries again to open what it wants open; doubles up to RETRY_MAX
 RETRY_MAX: Final = 2.0  # seconds
 PACE_MAX: Final = 5.0  # seconds between two looks at the idle connections, at most
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The knobs of a pool, in seconds where they are times."""
-
-    min_size: int
-    max_size: int
-    acquire_timeout: float
-    max_lifetime: float
-    max_idle: float
-    health_check: float
-    reset: Literal["when_needed", "always"]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_size <= self.max_size or self.max_size < 1:
-            raise ValueError(f"0 <= min_size <= max_size and 1 <= max_size, not {self.min_size} and {self.max_size}")
-        if min(self.acquire_timeout, self.max_lifetime, self.max_idle, self.health_check) <= 0:
-            raise ValueError("the times of a pool are above zero")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """What a pool is and was doing; the counts below `waiting` only grow."""
-
-    size: int  # open connections: idle + in_use + recovering
-    idle: int
-    in_use: int
-    recovering: int  # given back unclean
-    opening: int
-    waiting: int  # tasks
-    opened: int
-    refused: int  # attempts to open that failed
-    lost: int  # ended by the server, or the way to it
-    dropped: int  # ended by us, because they did not recover or answer
-    expired: int  # ended by us, because of their age or because they lay idle
-    recovered: int
-    timed_out: int  # waits that met their deadline
-
-
-@dataclass(slots=True)
-class _Counts:
-    opened: int = 0
-    refused: int = 0
-    lost: int = 0
-    dropped: int = 0
-    expired: int = 0
-    recovered: int = 0
-    timed_out: int = 0
 
 
 class Lease:
@@ -113,7 +65,7 @@ class Pool:
         self._recovering: set[Connection] = set()
         self._opening = 0
         self._waiters: OrderedDict[trio.lowlevel.Task, float] = OrderedDict()  # and when they came
-        self._counts = _Counts()
+        self._counts = Counts()
         self._failure: Exception | None = None  # of the last attempt to open a connection, unless one succeeded since
         self._retry = RETRY_MIN
         self._retry_at = 0.0
@@ -171,7 +123,7 @@ class Pool:
     async def executemany(
         self,
         command: str,
-        args: Iterable[Iterable[object]],
+        args: Iterable[Sequence[object]],
         *,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
@@ -184,7 +136,6 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """Return what the pool is doing now and how often it did what."""
-        counts = self._counts
         return PoolStatistics(
             size=self._size(),
             idle=len(self._idle),
@@ -192,13 +143,7 @@ class Pool:
             recovering=len(self._recovering),
             opening=self._opening,
             waiting=len(self._waiters),
-            opened=counts.opened,
-            refused=counts.refused,
-            lost=counts.lost,
-            dropped=counts.dropped,
-            expired=counts.expired,
-            recovered=counts.recovered,
-            timed_out=counts.timed_out,
+            **asdict(self._counts),
         )
 
     # Lending and taking back: synchronous but for the wait.
@@ -307,7 +252,7 @@ class Pool:
             with trio.move_on_after(RECOVER_TIMEOUT):
                 await cure()
                 well = True
-        except (OSError, PostgresError, InterfaceError) as exc:
+        except (OSError, PostgresError, InterfaceError, InternalClientError) as exc:
             LOG.debug("a connection is dropped: %s", exc)
         finally:
             if connection in self._recovering:
@@ -328,7 +273,7 @@ class Pool:
         return [*self._idle, *self._lent, *self._recovering]
 
     def _open_wanted(self) -> None:
-        """Start opening what waiters and `min_size` ask for. After a failure only when due, unless all depends on it."""
+        """Start opening what waiters and `min_size` ask for; after a failure when due, or when all depends on it."""
         size = self._size()
         patient = size > 0 or not self._waiters
         if self._closed or (patient and trio.current_time() < self._retry_at):
@@ -354,7 +299,8 @@ class Pool:
         self._failure, self._retry, self._retry_at = None, RETRY_MIN, 0.0
         connection.siblings = self._all
         connection.on_closed = self._lose
-        connection.expires_at = connection.born + self._limits.max_lifetime * random.uniform(0.9, 1.0)  # noqa: S311  # not all at once
+        age = self._limits.max_lifetime * random.uniform(0.9, 1)  # noqa: S311  # lest all end at once
+        connection.expires_at = connection.born + age
         connection.take_back()
         self._put(connection)
 
@@ -420,16 +366,23 @@ class Pool:
                 connection.checked_at = now
                 self._nurse(connection, connection.ping)
 
-    async def close(self) -> None:
-        """Refuse who waits, let what recovers end in time, end every connection. `open_pool` calls it."""
+    # Closing, as `open_pool` does.
+
+    def stop(self) -> None:
+        """Lend no more, and tell so who waits."""
         self._closed = True
         while self._waiters:
             task, _ = self._waiters.popitem(last=False)
             trio.lowlevel.reschedule(task, outcome.Error(InterfaceError("the pool is closed")))
-        with trio.move_on_after(RECOVER_TIMEOUT, shield=True):
-            while self._recovering:
-                self._changed = trio.Event()
-                await self._changed.wait()
+
+    async def recovered(self) -> None:
+        """Wait until no connection recovers: a statement that was cut is then over on the server too."""
+        while self._recovering:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    def close(self) -> None:
+        """End every connection."""
         for connection in self._all():
             connection.on_closed = None
             connection.terminate()

@@ -33,7 +33,7 @@ class _InterruptedError(Exception):
 
 
 class Protocol(_Protocol):
-    """asyncpg's protocol on a `Transport`; `cancelling` is set by its Connection while a statement is being cancelled."""
+    """asyncpg's protocol on a `Transport`; its Connection sets `cancelling` while a statement is being cancelled."""
 
     wire: Transport
     cancelling: tuple[Future, Future] | None = None  # the request was sent; its statement is over
@@ -73,10 +73,10 @@ class Protocol(_Protocol):
     ) -> Any:
         """Send one statement with many arguments, waiting for the transport between the pieces."""
         with self._deadline(timeout):
-            work = super().bind_execute_many(state, args, portal_name, internals.NO_TIMEOUT, return_rows)  # type: ignore[call-arg]  # newer than the stubs
+            work = super().bind_execute_many(state, args, portal_name, internals.NO_TIMEOUT, return_rows)
             return await driven(work, self._pause)
 
-    async def copy_in(  # noqa: PLR0913  # asyncpg's signature
+    async def copy_in(  # type: ignore[override]  # the stubs take any object
         self,
         copy_stmt: str,
         reader: Any,
@@ -93,7 +93,7 @@ class Protocol(_Protocol):
         with self._deadline(timeout), _uninterrupted():
             return await super().copy_in(copy_stmt, reader, data, records, record_stmt, internals.NO_TIMEOUT)
 
-    async def copy_out(
+    async def copy_out(  # type: ignore[override]  # the stubs take any object
         self,
         copy_stmt: str,
         sink: Callable[[bytes], Awaitable[object]],
@@ -105,7 +105,7 @@ class Protocol(_Protocol):
             try:
                 await sink(buffer)
             except trio.Cancelled as exc:
-                raise _InterruptedError(exc) from None
+                raise _InterruptedError(exc) from None  # noqa: ASYNC104  # _uninterrupted raises it again
 
         with self._deadline(timeout), _uninterrupted():
             return await super().copy_out(copy_stmt, interruptible, internals.NO_TIMEOUT)
@@ -148,11 +148,11 @@ class _Paced:
                 await self._wire.drained()
             return await self._next()
         except trio.Cancelled as exc:
-            raise _InterruptedError(exc) from None
+            raise _InterruptedError(exc) from None  # noqa: ASYNC104  # _uninterrupted raises it again
 
 
 def _asynchronous(items: "Iterator[Any]") -> Callable[[], Awaitable[Any]]:
-    async def following() -> Any:
+    async def following() -> Any:  # noqa: ASYNC124  # the form that asyncpg wants
         for item in items:
             return item
         raise StopAsyncIteration

@@ -9,7 +9,7 @@ Rule 4. Nothing is reported as committed that was not: the answer to COMMIT is r
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import trio
 from asyncpg import exceptions
@@ -54,7 +54,7 @@ class Transaction:
             words.append("DEFERRABLE")
         self._begin = " ".join(words)
 
-    async def __aenter__(self) -> "Transaction":
+    async def __aenter__(self) -> Self:
         connection = self._connection
         if connection.is_in_transaction():
             if self._begin != "BEGIN":
@@ -65,7 +65,7 @@ class Transaction:
             await connection.execute(self._begin)
         except BaseException:
             # It may have begun: the answer was cut, not the statement.
-            await self._undo()
+            await self._undo()  # noqa: ASYNC102  # shielded there, with a deadline
             raise
         return self
 
@@ -73,11 +73,12 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            await self._undo()
-        elif self._savepoint is not None:
-            await self._connection.execute(f"RELEASE {self._savepoint}")
+            await self._undo()  # noqa: ASYNC102  # shielded there, with a deadline
+        elif self._savepoint is None:
+            await self._commit()  # noqa: ASYNC102  # shielded there, with a deadline
         else:
-            await self._commit()
+            # Cancelled here, it is the transaction around that is undone.
+            await self._connection.execute(f"RELEASE {self._savepoint}")  # noqa: ASYNC102  # no error is lost
 
     async def _commit(self) -> None:
         with self._shielded(COMMIT_TIMEOUT, "COMMIT"):

@@ -42,17 +42,21 @@ class Tls:
 
     async def handshake(self, sock: trio.socket.SocketType) -> None:
         """Shake hands over `sock`; raises ssl.SSLError, or ConnectionError when the server hangs up."""
-        while True:
-            try:
-                self.object.do_handshake()
-            except ssl.SSLWantReadError:
-                await _send_all(sock, self._outgoing.read())
-                data = await sock.recv(CHUNK)
-                if not data:
-                    raise ConnectionError("the server closed the connection during the TLS handshake") from None
-                self._incoming.write(data)
-            else:
-                return await _send_all(sock, self._outgoing.read())
+        while self._hears_more():
+            await _send_all(sock, self._outgoing.read())
+            data = await sock.recv(CHUNK)
+            if not data:
+                raise ConnectionError("the server closed the connection during the TLS handshake")
+            self._incoming.write(data)
+        await _send_all(sock, self._outgoing.read())
+
+    def _hears_more(self) -> bool:
+        """Go on with the handshake; whether it needs more from the server."""
+        try:
+            self.object.do_handshake()
+        except ssl.SSLWantReadError:
+            return True
+        return False
 
     def encrypt(self, data: bytes | memoryview) -> bytes:
         """Return the records to send for `data`, and whatever TLS itself has to say."""
@@ -186,7 +190,7 @@ class Transport:
             error = self._error
         except OSError as exc:
             error = self._error or exc
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # of the protocol: it is logged, and ends this connection only
             LOG.exception("asyncpg could not read what the server sent")
             error = exc
         finally:

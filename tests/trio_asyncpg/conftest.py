@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import trio
 
 from regsvc import trio_asyncpg
 from regsvc.store.embedded import Cluster
+from regsvc.trio_asyncpg.bridge import Tasks
 from tests.postgres import psql, temporary_cluster
 
 PASSWORDS = """\
@@ -72,11 +73,10 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 
-async def until(condition: object, *, seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
     """Wait until `condition()` holds; fail the test when it takes longer."""
-    assert callable(condition)
     with trio.fail_after(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
             await trio.sleep(0.005)
 
 
@@ -101,3 +101,14 @@ async def relay(path: Path | str) -> AsyncIterator[int]:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)
         yield listeners[0].socket.getsockname()[1]
         nursery.cancel_scope.cancel(reason="the test is over")
+
+
+@asynccontextmanager
+async def open_tasks() -> AsyncIterator[Tasks]:
+    """The tasks that serve connections, for tests below the public API."""
+    async with trio.open_nursery() as nursery:
+        tasks = Tasks(nursery)
+        try:
+            yield tasks
+        finally:
+            tasks.close()

@@ -2,25 +2,16 @@
 
 import asyncio
 import types
-from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager
+from collections.abc import Generator
 
 import pytest
 import trio
+import trio.lowlevel
 
 from regsvc.trio_asyncpg import ConnectionLost
 from regsvc.trio_asyncpg.bridge import COMPACT_ABOVE, Future, Loop, Tasks, Timers, driven
 from regsvc.trio_asyncpg.internals import ConnectionDoesNotExistError
-
-
-@asynccontextmanager
-async def open_tasks() -> AsyncIterator[Tasks]:
-    async with trio.open_nursery() as nursery:
-        tasks = Tasks(nursery)
-        try:
-            yield tasks
-        finally:
-            tasks.close()
+from tests.trio_asyncpg.conftest import open_tasks
 
 
 async def test_a_future_brings_its_result_to_who_waits() -> None:
@@ -63,7 +54,7 @@ async def test_a_future_that_fails_or_is_cancelled() -> None:
     assert called == [True, True]
 
 
-async def test_only_asyncpgs_own_word_for_a_lost_connection_is_translated() -> None:
+def test_only_asyncpgs_own_word_for_a_lost_connection_is_translated() -> None:
     cause = OSError("gone")
     own = ConnectionDoesNotExistError("closed")
     own.__cause__ = cause
@@ -110,7 +101,7 @@ async def test_timers_ring_in_order_and_not_when_cancelled(autojump_clock: trio.
     assert autojump_clock.autojump_threshold == 0
 
 
-async def test_cancelled_timers_do_not_pile_up() -> None:
+def test_cancelled_timers_do_not_pile_up() -> None:
     timers = Timers()
     kept = timers.add(1e9, lambda: None, ())
     for _ in range(COMPACT_ABOVE * 10):
@@ -149,6 +140,7 @@ async def test_a_task_begun_as_its_owner_closes_ends_at_once() -> None:
 
 async def test_a_listener_after_the_end_is_not_run() -> None:
     async def listener() -> None:
+        await trio.lowlevel.checkpoint()
         raise AssertionError
 
     async with open_tasks() as tasks:
@@ -159,6 +151,7 @@ async def test_a_listener_after_the_end_is_not_run() -> None:
 
 async def test_what_a_listener_in_a_task_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def listener() -> None:
+        await trio.lowlevel.checkpoint()
         raise KeyError("heard")
 
     async with open_tasks() as tasks:
@@ -178,11 +171,12 @@ async def test_driven_turns_a_bare_yield_into_a_pause_and_lets_all_else_through(
     paused: list[int] = []
 
     async def pause() -> None:
+        await trio.lowlevel.checkpoint()
         paused.append(len(paused))
 
     async def work() -> str:
         await bare_yield()
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         await bare_yield()
         with pytest.raises(KeyError):
             await failing()
@@ -234,6 +228,7 @@ async def test_driven_hands_a_cancellation_to_the_work() -> None:
 
 async def test_driven_leaves_a_timeout_of_the_work_alone() -> None:
     async def work() -> None:
+        await trio.lowlevel.checkpoint()
         raise TimeoutError("its own")
 
     with pytest.raises(TimeoutError, match="its own"):

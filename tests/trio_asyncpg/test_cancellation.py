@@ -18,7 +18,7 @@ PARTS = 3  # rows that one transaction writes: all of them, or none
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_random_deadlines(database: str, rounds: int | None) -> None:
-    """Each transaction has a random deadline of at most twice what one takes. 1,000 of them; `--rounds 10000` for more."""
+    """Each transaction has a random deadline. 1,000 of them; `--rounds 10000` for the large form."""
     total = rounds or 1_000
     seen: Counter[str] = Counter()
     certain: set[int] = set()

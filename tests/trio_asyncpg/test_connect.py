@@ -1,9 +1,8 @@
 """Ways to a server: hosts, sockets, passwords, TLS."""
 
 import socket
-import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 import asyncpg
 import pytest
 import trio
-import trustme
 
 from regsvc import trio_asyncpg
 from regsvc.store.embedded import Cluster
-from regsvc.trio_asyncpg import bridge, hosts
-from tests.trio_asyncpg.conftest import relay
+from regsvc.trio_asyncpg import hosts
+from tests.postgres import psql
+from tests.trio_asyncpg.conftest import open_tasks, relay
 
 WHO = "SELECT current_user"
 
@@ -153,228 +152,21 @@ async def test_a_primary_is_taken_or_left(server: Cluster, wanted: str, chosen: 
                 await ask(dsn)
 
 
-async def test_the_host_that_fits_is_taken(server: Cluster, postgres: Cluster) -> None:
-    async with trio_asyncpg.open_connection(postgres.dsn) as connection:
-        await connection.execute("CREATE ROLE reader LOGIN")
+@pytest.fixture
+def reader(postgres: Cluster) -> Iterator[str]:
+    """A role that may write here, and whose transactions are read-only on `server`."""
+    psql(postgres, "CREATE ROLE reader LOGIN")
+    yield "reader"
+    psql(postgres, "DROP ROLE reader")
+
+
+async def test_the_host_that_fits_is_taken(server: Cluster, postgres: Cluster, reader: str) -> None:
     where = "SELECT setting FROM pg_settings WHERE name = 'default_transaction_read_only'"
-    try:
-        async with relay(socket_of(server)) as locked, relay(socket_of(postgres)) as free:
-            for wanted, shown in (("read-write", "off"), ("read-only", "on")):
-                for ports in ((locked, free), (free, locked)):
-                    dsn = over(server, *ports, user="reader", target_session_attrs=wanted)
-                    assert await ask(dsn, where) == shown
-    finally:
-        async with trio_asyncpg.open_connection(postgres.dsn) as connection:
-            await connection.execute("DROP ROLE reader")
-
-
-# TLS: the wheel's PostgreSQL has none, so a relay of ours speaks it in front.
-
-AUTHORITY = trustme.CA()
-STRANGER = trustme.CA()
-
-
-def identity(authority: trustme.CA, *names: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*names).configure_cert(context)
-    return context
-
-
-@asynccontextmanager
-async def tls_relay(
-    server: Cluster, context: ssl.SSLContext | None, *, plain: bool = True, direct: bool = False, broken: bool = False
-) -> AsyncIterator[tuple[int, list[bool]]]:
-    """A port that answers SSLRequest as PostgreSQL does; the list says for each session whether TLS was used.
-
-    Without `context` it refuses TLS; without `plain` it takes nothing else, as `hostssl` does.
-    """
-    used: list[bool] = []
-
-    async def serve(client: trio.SocketStream) -> None:
-        stream: trio.abc.Stream = client
-        first = b""
-        if not direct:
-            first = await client.receive_some(8)
-        if direct or first == struct.pack("!ll", 8, 80877103):
-            if not direct:
-                await client.send_all(b"N" if context is None else b"S")
-            if broken:
-                await client.send_all(b"no TLS at all")
-                return
-            if context is not None:
-                stream = trio.SSLStream(client, context, server_side=True)
-            first = b""
-        over_tls = isinstance(stream, trio.SSLStream)
-        try:
-            first += await stream.receive_some()
-            used.append(over_tls)
-            if not over_tls and not plain:
-                said = b"SFATAL\0C28000\0Mno pg_hba.conf entry, no encryption\0\0"
-                await stream.send_all(b"E" + struct.pack("!i", len(said) + 4) + said)
-                await stream.aclose()
-                return
-            async with await trio.open_unix_socket(socket_of(server)) as inner, trio.open_nursery() as nursery:
-                await inner.send_all(first)
-                nursery.start_soon(carry, stream, inner, name="to the server")
-                nursery.start_soon(carry, inner, stream, name="to the client")
-        except (trio.BrokenResourceError, ssl.SSLError):
-            pass
-
-    async def carry(source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
-        try:
-            while data := await source.receive_some(65536):
-                await sink.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        await trio.aclose_forcefully(sink)
-
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, serve, 0)
-        yield listeners[0].socket.getsockname()[1], used
-        nursery.cancel_scope.cancel(reason="the test is over")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("tls") / "root.pem"
-    AUTHORITY.cert_pem.write_to_path(str(path))
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("mode", "offers", "plain", "outcome"),
-    [
-        ("disable", True, True, False),
-        ("disable", True, False, asyncpg.InvalidAuthorizationSpecificationError),
-        ("allow", True, True, False),
-        ("allow", True, False, True),
-        ("allow", False, False, ConnectionError),
-        ("prefer", True, True, True),
-        ("prefer", False, True, False),
-        ("require", True, True, True),
-        ("require", False, True, ConnectionError),
-    ],
-)
-async def test_sslmode_decides_whether_tls_is_used(
-    server: Cluster,
-    mode: str,
-    offers: bool,
-    plain: bool,
-    outcome: Any,  # noqa: FBT001  # pytest's way
-) -> None:
-    context = identity(STRANGER, "elsewhere.test") if offers else None
-    async with tls_relay(server, context, plain=plain) as (port, used):
-        dsn = over(server, port, sslmode=mode)
-        if isinstance(outcome, bool):
-            assert await ask(dsn) == "regsvc"
-            assert used[-1] is outcome
-        else:
-            with pytest.raises(outcome):
-                await ask(dsn)
-
-
-@pytest.mark.parametrize(
-    ("mode", "authority", "name", "well"),
-    [
-        ("verify-ca", AUTHORITY, "elsewhere.test", True),
-        ("verify-ca", STRANGER, "127.0.0.1", False),
-        ("verify-full", AUTHORITY, "127.0.0.1", True),
-        ("verify-full", AUTHORITY, "elsewhere.test", False),
-        ("verify-full", STRANGER, "127.0.0.1", False),
-    ],
-)
-async def test_sslmode_decides_what_is_verified(
-    server: Cluster,
-    root: str,
-    mode: str,
-    authority: trustme.CA,
-    name: str,
-    well: bool,  # noqa: FBT001  # pytest's way
-) -> None:
-    async with tls_relay(server, identity(authority, name)) as (port, used):
-        dsn = over(server, port, sslmode=mode, sslrootcert=root)
-        if well:
-            assert await ask(dsn) == "regsvc"
-            assert used == [True]
-        else:
-            with pytest.raises(ssl.SSLCertVerificationError):
-                await ask(dsn)
-
-
-async def test_over_tls_everything_works_as_without(server: Cluster, root: str) -> None:
-    large = "x" * 3_000_000
-    async with tls_relay(server, identity(AUTHORITY, "127.0.0.1")) as (port, used):
-        dsn = over(server, port, sslmode="verify-full", sslrootcert=root)
-        async with trio_asyncpg.open_pool(dsn, max_size=2) as pool:
-            assert await pool.fetchval("SELECT $1::text", large) == large
-            with trio.move_on_after(0.1) as scope:
-                await pool.execute("SELECT pg_sleep(30)")
-            assert scope.cancelled_caught
-            with trio.fail_after(3):
-                while pool.statistics().recovering:
-                    await trio.sleep(0.005)
-            assert pool.statistics().recovered == 1
-        assert all(used)  # the CancelRequest too
-
-
-async def test_tls_from_the_first_octet(server: Cluster, root: str) -> None:
-    context = identity(AUTHORITY, "127.0.0.1")
-    context.set_alpn_protocols(["postgresql"])
-    async with tls_relay(server, context, direct=True) as (port, used):
-        dsn = over(server, port, sslmode="verify-full", sslrootcert=root, sslnegotiation="direct")
-        assert await ask(dsn) == "regsvc"
-        assert used == [True]
-
-
-async def test_a_context_of_ones_own(server: Cluster) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    AUTHORITY.configure_trust(context)
-    async with tls_relay(server, identity(AUTHORITY, "127.0.0.1")) as (port, used):
-        dsn = over(server, port).replace("?sslmode=disable", "")
-        assert await ask(dsn, ssl_context=context) == "regsvc"
-        assert used == [True]
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [(b"E", "refuses TLS"), (b"", "refuses TLS"), (b"SSS", "."), (b"S", "closed the connection|reset by peer")],
-    ids=["error", "hangs up", "speaks before the handshake", "hangs up in the handshake"],
-)
-async def test_a_server_that_answers_strangely_is_refused(server: Cluster, answer: bytes, error: str) -> None:
-    async def strange(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
-        await stream.send_all(answer)
-        if answer == b"SSS":
-            await stream.receive_some()
-
-    async with serving(strange) as port:
-        with pytest.raises(OSError, match=error):
-            await ask(over(server, port, sslmode="require"), connect_timeout=1)
-
-
-async def test_a_wrong_password_over_tls_is_not_hidden_by_the_second_way(server: Cluster) -> None:
-    async with tls_relay(server, identity(STRANGER, "elsewhere.test"), plain=False) as (port, used):
-        with pytest.raises(asyncpg.InvalidPasswordError):
-            await ask(over(server, port, user="wants_scram:wrong", sslmode="prefer"))
-        assert used == [True, False]
-
-
-@asynccontextmanager
-async def tasks_of_a_test() -> AsyncIterator[bridge.Tasks]:
-    async with trio.open_nursery() as nursery:
-        tasks = bridge.Tasks(nursery)
-        try:
-            yield tasks
-        finally:
-            tasks.close()
-
-
-async def test_prefer_goes_without_a_tls_that_is_broken_and_require_does_not(server: Cluster) -> None:
-    async with tls_relay(server, identity(STRANGER, "elsewhere.test"), broken=True) as (port, used):
-        assert await ask(over(server, port, sslmode="prefer")) == "regsvc"
-        assert used == [False]
-        with pytest.raises(ssl.SSLError):
-            await ask(over(server, port, sslmode="require"))
+    async with relay(socket_of(server)) as locked, relay(socket_of(postgres)) as free:
+        for wanted, shown in (("read-write", "off"), ("read-only", "on")):
+            for ports in ((locked, free), (free, locked)):
+                dsn = over(server, *ports, user=reader, target_session_attrs=wanted)
+                assert await ask(dsn, where) == shown
 
 
 class NoNames(trio.abc.HostnameResolver):
@@ -411,7 +203,7 @@ async def test_a_password_from_a_function(server: Cluster) -> None:
         await trio.lowlevel.checkpoint()
         return "correct"
 
-    async with relay(socket_of(server)) as port, tasks_of_a_test() as tasks:
+    async with relay(socket_of(server)) as port, open_tasks() as tasks:
         target = hosts.read_target(
             over(server, port, user="wants_scram"),
             timeout=2,

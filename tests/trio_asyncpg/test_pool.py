@@ -21,12 +21,15 @@ async def test_turns_are_in_order_of_arrival(postgres: Cluster) -> None:
             await connection.execute("SELECT")
 
     async with trio_asyncpg.open_pool(postgres.dsn, min_size=1, max_size=1) as pool, trio.open_nursery() as nursery:
-        async with pool.acquire():
-            for n in range(50):
-                nursery.start_soon(use, pool, n, name=f"waiter {n}")
-                await until(lambda n=n: pool.statistics().waiting == n + 1)
-            with trio.move_on_after(0.01):
-                await pool.acquire().__aenter__()
+        lease = pool.acquire()
+        await lease.__aenter__()
+        for n in range(50):
+            nursery.start_soon(use, pool, n, name=f"waiter {n}")
+            await trio.testing.wait_all_tasks_blocked()
+        assert pool.statistics().waiting == 50
+        with trio.move_on_after(0.01):
+            await pool.fetchval("SELECT 1")
+        await lease.__aexit__()
     assert order == list(range(50))
 
 
@@ -178,20 +181,19 @@ async def test_two_tasks_on_one_connection_are_refused_and_a_forgotten_one_is_cu
         with pytest.raises(trio_asyncpg.ConnectionLost):
             await connection.fetchval("SELECT pg_sleep(30)")
 
-    async with trio.open_nursery() as nursery:
-        async with pool.acquire() as connection:
-            nursery.start_soon(forgotten, connection, name="forgotten")
-            await until(connection.is_abandoned)
-            with pytest.raises(asyncpg.InterfaceError, match="another operation is in progress"):
-                await connection.fetchval("SELECT 1")
+    async with trio.open_nursery() as nursery, pool.acquire() as connection:
+        nursery.start_soon(forgotten, connection, name="forgotten")  # noqa: ASYNC111  # the bug that is tested for
+        await until(connection.is_abandoned)
+        with pytest.raises(asyncpg.InterfaceError, match="another operation is in progress"):
+            await connection.fetchval("SELECT 1")
     assert pool.statistics().dropped == 1
     assert await pool.fetchval("SELECT 1") == 1
 
 
 async def test_a_pool_of_impossible_size_is_refused() -> None:
     for knobs in ({"min_size": 3, "max_size": 2}, {"max_size": 0, "min_size": 0}, {"max_lifetime": 0.0}):
-        with pytest.raises(ValueError, match="min_size|above zero"):
-            async with trio_asyncpg.open_pool("postgresql://localhost/x", **knobs):  # type: ignore[arg-type]  # of several types
+        with pytest.raises(ValueError, match=r"min_size|above zero"):
+            async with trio_asyncpg.open_pool("postgresql://localhost/x", **knobs):
                 pass
 
 
@@ -216,9 +218,9 @@ async def test_who_waits_when_the_pool_is_closed_is_told(postgres: Cluster) -> N
         async with trio_asyncpg.open_pool(postgres.dsn, min_size=0, max_size=1) as pool:
             lease = pool.acquire()
             await lease.__aenter__()
-            nursery.start_soon(wait, pool, name="waits")
+            nursery.start_soon(wait, pool, name="waits")  # noqa: ASYNC111  # the bug that is tested for
             await until(lambda: pool.statistics().waiting == 1)
-        await lease.__aexit__(None, None, None)
+        await lease.__aexit__()
 
 
 async def test_what_init_raises_is_told_to_who_waits(postgres: Cluster) -> None:

@@ -7,10 +7,11 @@ import trio
 from regsvc import trio_asyncpg
 from regsvc.store.embedded import Cluster
 from regsvc.trio_asyncpg import Connection, Isolation, Pool
+from tests.postgres import psql
 from tests.trio_asyncpg.conftest import until
 
 
-class Broken(Exception):
+class Broken(Exception):  # noqa: N818  # the name says what is the matter
     """What a body fails with."""
 
 
@@ -85,7 +86,8 @@ async def test_a_mode_that_cannot_be_is_refused(connection: Connection) -> None:
 
 async def test_what_each_isolation_sees(table: Pool) -> None:
     async with table.acquire() as reader:
-        for isolation, seen in (("read_committed", 1), ("repeatable_read", 0)):
+        levels: list[tuple[Isolation, int]] = [("read_committed", 1), ("repeatable_read", 0)]
+        for isolation, seen in levels:
             await table.execute("DELETE FROM t")
             async with reader.transaction(isolation=isolation):
                 assert await reader.fetchval("SELECT count(*) FROM t") == 0
@@ -177,10 +179,10 @@ async def test_a_commit_without_an_answer_is_told_and_the_connection_dropped(
     server: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("regsvc.trio_asyncpg.transaction.COMMIT_TIMEOUT", 0.1)
-    async with trio_asyncpg.open_connection(server.dsn) as other, trio_asyncpg.open_pool(server.dsn) as pool:
+    async with trio_asyncpg.open_pool(server.dsn) as pool:
         await pool.execute("CREATE TABLE of_unknown_fate (a int)")
-        await other.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-        await other.fetchval("SELECT pg_reload_conf()")
+        psql(server, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        psql(server, "SELECT pg_reload_conf()")
         try:
             with pytest.raises(TimeoutError), trio.fail_after(5):
                 while True:  # until the server has taken the setting
@@ -188,7 +190,7 @@ async def test_a_commit_without_an_answer_is_told_and_the_connection_dropped(
                         await connection.execute("INSERT INTO of_unknown_fate VALUES (1)")
             assert connection.is_closed()
         finally:
-            await other.execute("ALTER SYSTEM RESET synchronous_standby_names")
-            await other.fetchval("SELECT pg_reload_conf()")
+            psql(server, "ALTER SYSTEM RESET synchronous_standby_names")
+            psql(server, "SELECT pg_reload_conf()")
         assert pool.statistics().dropped + pool.statistics().lost == 1
         await pool.execute("DROP TABLE of_unknown_fate")

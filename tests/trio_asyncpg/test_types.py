@@ -37,7 +37,7 @@ SCALARS: list[tuple[str, Any]] = [
     ("inet", ipaddress.ip_address("::1")),
     ("cidr", ipaddress.ip_network("10.0.0.0/8")),
     ("macaddr", "08:00:2b:01:02:03"),
-    ("bit(3)", asyncpg.BitString("101")),
+    ("bit(3)", asyncpg.BitString.frombytes(b"\xa0", 3)),
     ("point", asyncpg.Point(1.0, 2.0)),
     ("box", asyncpg.Box(asyncpg.Point(3.0, 4.0), asyncpg.Point(1.0, 2.0))),
     ("circle", asyncpg.Circle(asyncpg.Point(1.0, 2.0), 3.0)),
