@@ -1,0 +1,95 @@
+"""With many rows a table, what runs for every request and every mail reads by index; `--rounds 100`: with 10^5."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import trio
+
+from regsvc.store import sql
+from regsvc.store.embedded import Cluster
+from regsvc.trio_asyncpg import open_connection
+from tests.postgres import psql, temporary_database
+from tests.store.scenes import new_id
+
+THOUSANDS = 20
+FILL = """
+    CREATE TEMPORARY TABLE seeds AS
+    SELECT gen_random_uuid() AS id, 'p' || n || '@example.com' AS email_key, n,
+        clock_timestamp() - n * interval '1 second' AS at
+    FROM generate_series(1, 1000 * {thousands}) AS n;
+    INSERT INTO addresses (email_key, touched_at) SELECT email_key, clock_timestamp() FROM seeds;
+    INSERT INTO addresses (email_key, touched_at) SELECT 'gone' || n, at - interval '2 days' FROM seeds;
+    INSERT INTO registrations (id, email, email_key, password_hash, created_at, live_until, expires_at)
+    SELECT id, email_key, email_key, 'hash', at, at + interval '60 s', at + interval '3 days' FROM seeds;
+    INSERT INTO users (id, email, email_key, password_hash, created_at, activated_at, updated_at)
+    SELECT id, email_key, email_key, 'hash', at, at, at FROM seeds;
+    INSERT INTO codes (subject_id, purpose, mac, minted_at, expires_at)
+    SELECT id, 'activate', 'mac', at, at + interval '2 days' FROM seeds;
+    INSERT INTO outbox (id, kind, topic, subject_id, state, not_before, not_after, created_at, sent_at, lease_until)
+    SELECT gen_random_uuid(), 'mail', 'activation', id,
+        CASE WHEN n % 2 = 0 THEN 'sent' WHEN n % 100 = 1 THEN 'leased' ELSE 'ready' END,
+        at, at + interval '30 min', at,
+        CASE WHEN n % 2 = 0 THEN at END,
+        CASE WHEN n % 2 = 1 AND n % 100 = 1 THEN at + interval '3 days' END
+    FROM seeds;
+    ANALYZE;
+"""
+HOT: dict[str, dict[str, list[object]]] = {
+    "account": {
+        "load_address": ["p7@example.com"],
+        "username_taken": ["ada"],
+        "mail_status": [new_id()],
+        "drop_claims": [[new_id()]],
+        "activate": ["p7@example.com", new_id(), "hash", b"mac", None],
+    },
+    "delivery": {
+        "lease": [8, timedelta(seconds=30)],
+        "reclaim": [],
+        "next_due": [],
+        "lock_subject": [new_id()],
+        "mint": [new_id(), 1, None, b"mac", timedelta(seconds=60)],
+        "done": [new_id(), 1, None, "regsvc_settled"],
+        "again": [new_id(), 1, None, timedelta(0), "why", False, timedelta(minutes=10)],
+        "bury": [new_id(), 1, None, "why", False, "regsvc_settled"],
+        "renew": [[new_id()], [1], [None], timedelta(seconds=30)],
+    },
+    "desk": {"list_mails": [None, None, 50], "show_mail": [new_id()]},
+    "housekeeping": {
+        "sweep_registrations": [100],
+        "sweep_codes": [100],
+        "sweep_addresses": [100, timedelta(days=1), timedelta(hours=1)],
+        "sweep_sent": [100],
+        "sweep_dead": [100],
+    },
+}
+BIG = {"addresses", "registrations", "users", "codes", "outbox"}
+
+
+@pytest.fixture(scope="module")
+def crowded(postgres: Cluster, template: str, rounds: int | None) -> Iterator[str]:
+    """A database with many rows."""
+    name = f"crowded_{os.getpid()}"
+    with temporary_database(postgres, name, template=template) as dsn:
+        psql(postgres, FILL.replace("{thousands}", str(rounds or THOUSANDS)), database=name)
+        yield dsn
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, names in HOT.items() for name in names])
+async def test_hot_statements_read_by_index(crowded: str, room: str, name: str) -> None:
+    queries = await trio.to_thread.run_sync(sql.read_queries, sql.folder() / "queries")
+    (statement,) = (statement for statement in queries[room] if statement.name == name)
+    async with open_connection(crowded) as connection:
+        plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement.text}", *HOT[room][name]))
+    assert not (set(scanned(plan[0]["Plan"])) & BIG), json.dumps(plan, indent=1)
+
+
+def scanned(node: dict[str, Any]) -> Iterator[str]:
+    """The tables that a plan reads from end to end."""
+    if node["Node Type"] == "Seq Scan":
+        yield node["Relation Name"]
+    for below in node.get("Plans", ()):
+        yield from scanned(below)
