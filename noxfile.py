@@ -1,5 +1,7 @@
 """Everything a developer runs, each session doing all of its own set-up: `nox -l` lists them."""
 
+import os
+import sys
 from pathlib import Path
 
 import nox
@@ -12,7 +14,11 @@ nox.options.error_on_missing_interpreters = True
 def serve(session: nox.Session) -> None:
     """Run the service for real: embedded PostgreSQL, mailbox at /dev/mail. Extra words go to `regsvc serve`."""
     session.install("-q", ".")
-    session.run("regsvc", "serve", *session.posargs)
+    # nox gives way to the service instead of standing above it: it would kill what does not end within half a second
+    # of a Ctrl-C, and would itself end by a SIGTERM without a word to its child. So signals and exit status are direct.
+    regsvc = str(Path(session.bin, "regsvc"))
+    sys.stdout.flush()
+    os.execv(regsvc, [regsvc, "serve", *session.posargs])  # noqa: S606 - our own words, no shell
 
 
 @nox.session
