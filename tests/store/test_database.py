@@ -121,7 +121,8 @@ async def lock_and(store: Store, meanwhile: Callable[[], Awaitable[object]]) -> 
 
 
 async def restart(postgres: Cluster) -> None:
-    postgres.restart("immediate")  # it blocks; the supervisor does this on a thread that has no loop
+    await trio.lowlevel.checkpoint()
+    postgres.restart("immediate")  # it blocks; the supervisor does this where no loop runs
 
 
 async def test_a_restart_is_an_outage_and_then_over(postgres: Cluster, store: Store) -> None:
