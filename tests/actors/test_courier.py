@@ -271,15 +271,15 @@ async def test_an_outage_is_probed_by_one_mail_at_a_time_and_costs_no_try(
     assert office.tally.statistics().outages == 0
 
 
-async def test_one_lost_connection_is_no_outage(autojump_clock: MockClock, log: Lines) -> None:
-    outcomes: list[Outcome] = [Outage("connection reset"), Accepted()]
-
-    async def behave(_: Dispatch) -> Outcome:
-        await trio.lowlevel.checkpoint()
-        return outcomes.pop(0)
+@pytest.mark.parametrize("mails", [1, PACE.concurrency])
+async def test_a_relay_that_restarts_is_no_outage(autojump_clock: MockClock, log: Lines, mails: int) -> None:
+    async def behave(dispatch: Dispatch) -> Outcome:
+        await trio.sleep(0.01)
+        return Outage("connection reset") if office.relay.tries[dispatch.to] == 1 else Accepted()
 
     office = Office(relay=Relay(behave))
-    office.post.post("ada@example.org")
+    for n in range(mails):
+        office.post.post(f"p{n}@example.org")
     async with office.open():
         assert await office.until(office.post.settled) < 1
     assert not [event for event in log.events if event.startswith("mail_channel")]
