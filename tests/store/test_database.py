@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+import trio
 from asyncpg import exceptions
 
 from regsvc.domain.values import Secret
