@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from ssl import SSLContext, create_default_context
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import trio
 
 from regsvc.adapters.mail import Letters, Login, Relay, Smtp, Tls
+from regsvc.adapters.mail.letters import Written
 from regsvc.domain.delivery import Accepted, Outage, Rejected
 from regsvc.domain.values import Secret
+from regsvc.ports import Dispatch
 from tests.adapters.writing import dispatch
 from tests.smtp_sink import HOST, Sink, open_sink, tls_pair
 
@@ -112,6 +115,14 @@ async def test_a_log_in_that_fails_is_an_outage_without_the_password(
     assert login is None or login.password.reveal() not in outcome.reason
 
 
+async def test_a_connection_that_waits_does_not_hold_the_password(letters: Letters) -> None:
+    with open_sink(logins=PASSWORDS) as sink:
+        async with sending(sink.port, letters, login=LOGIN) as smtp:
+            assert await smtp.send(dispatch()) == Accepted()
+            [(_, line)] = smtp._waiting
+            assert LOGIN.password.reveal() not in repr(vars(line))
+
+
 async def test_a_log_in_that_nobody_asked_for_is_an_outage_that_says_so(letters: Letters) -> None:
     with open_sink() as sink:
         async with sending(sink.port, letters, login=LOGIN) as smtp:
@@ -191,3 +202,21 @@ async def test_a_relay_that_is_not_there_is_an_outage(letters: Letters) -> None:
     assert isinstance(unknown, Outage)
     assert unknown.reason.startswith("connecting: no-such-host.invalid port 25: ")
     assert isinstance(senseless, Outage)
+
+
+class Dotted(Letters):
+    """Writes letters with lines that begin with a dot, one of them what would end the letter and begin another."""
+
+    BODY = b"Subject: dots\r\n\r\n.\r\n..\r\n.dot\r\nMAIL FROM:<forged@example.test>\r\n"
+
+    def write(self, dispatch: Dispatch) -> Written | Rejected:
+        letter = super().write(dispatch)
+        return replace(letter, raw=self.BODY) if isinstance(letter, Written) else letter
+
+
+async def test_a_line_that_begins_with_a_dot_arrives_as_it_was() -> None:
+    letters = Dotted(sender="a@service.test", public_url="https://service.test", service="regsvc")
+    with open_sink() as sink:
+        async with sending(sink.port, letters) as smtp:
+            assert await smtp.send(dispatch()) == Accepted()
+    assert [mail.raw for mail in sink.mails] == [Dotted.BODY]

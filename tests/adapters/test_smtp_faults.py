@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from ssl import SSLContext
@@ -19,6 +20,7 @@ from regsvc.adapters.mail import Letters, Login, Relay, Smtp, Tls
 from regsvc.adapters.mail.letters import Written
 from regsvc.domain.delivery import ERROR_MAX, Accepted, Deferred, Outage, Outcome, Rejected
 from regsvc.domain.values import Secret
+from regsvc.ports import Dispatch
 from tests.adapters.writing import dispatch
 from tests.smtp_script import Act, Script, Scripted, drip, drop, flood, half_close, hang, open_script, say
 
@@ -126,16 +128,22 @@ async def test_nobody_knows_what_became_of_a_mail_whose_dot_was_not_answered(
     assert outcome == Deferred(f"unknown whether it was delivered, final dot: {why}")
 
 
-async def test_a_relay_that_does_not_take_all_of_the_letter_is_an_outage(
-    letters: Letters, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Long(Letters):
+    """Writes letters that are longer than all buffers on the way."""
+
+    def write(self, dispatch: Dispatch) -> Written | Rejected:
+        letter = super().write(dispatch)
+        return replace(letter, raw=b"and so on\r\n" * 2_000_000) if isinstance(letter, Written) else letter
+
+
+async def test_a_relay_that_does_not_take_all_of_the_letter_is_an_outage() -> None:
     async def deaf(stream: trio.SocketStream) -> None:
         await stream.send_all(b"354 go on\r\n")
         await trio.sleep_forever()
 
-    monkeypatch.setattr(Written, "raw", lambda _letter: b"more than all buffers hold\r\n" * 1_000_000)
-    async with open_script({"data": deaf}) as relay, sending(relay.port, letters, seconds=TIMEOUT) as smtp:
-        assert await smtp.send(dispatch()) == Outage("the letter itself: nothing within 0.4 s")
+    letters = Long(sender="a@service.test", public_url="https://service.test", service="regsvc")
+    async with open_script({"data": deaf}) as relay, sending(relay.port, letters, seconds=1) as smtp:
+        assert await smtp.send(dispatch()) == Outage("the letter itself: nothing within 1 s")
         assert talking_threads() == []
 
 
@@ -207,6 +215,19 @@ async def test_a_connection_that_fails_after_mail_was_answered_is_not_tried_agai
 async def test_a_refusal_stands_whatever_becomes_of_the_connection(act: Act, letters: Letters) -> None:
     seconds = TIMEOUT if act in SILENT else PATIENCE
     assert await one_try({"rcpt": say("550 no"), "rset": act}, letters, seconds=seconds) == Rejected("RCPT: 550 no")
+
+
+async def test_a_refusal_on_a_connection_that_is_used_again_stands_too(letters: Letters) -> None:
+    seen: list[int] = []
+
+    async def once(stream: trio.SocketStream) -> None:
+        seen.append(1)
+        await say("250 OK" if len(seen) == 1 else "550 no more")(stream)
+
+    async with open_script({"mail": once, "rset": drop}) as relay, sending(relay.port, letters) as smtp:
+        assert await smtp.send(dispatch()) == Accepted()
+        assert await smtp.send(dispatch()) == Rejected("MAIL: 550 no more")
+    assert relay.opened == 1
 
 
 @pytest.mark.parametrize("act", [hang, drop, flood])

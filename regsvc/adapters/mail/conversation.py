@@ -73,7 +73,7 @@ class Conversation:
 
     def _say(self, line: Line) -> None:
         self.progress.stage = "the letter itself"
-        line.send(_DOTS.sub(b"..", self.letter.raw()))
+        line.send(_DOTS.sub(b"..", self.letter.raw))
         # On its own, so that what fails before this line certainly never was a whole letter.
         self.progress.stage = _DOT
         line.send(b".\r\n")

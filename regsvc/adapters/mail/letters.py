@@ -10,48 +10,44 @@ Rule 4. Everything is 7 bits (quoted-printable), so every relay takes it as it i
 """
 
 import re
-import tomllib
 import unicodedata
-from collections.abc import Mapping
+from binascii import b2a_qp
 from dataclasses import dataclass, field
-from datetime import timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP, SMTPUTF8
+from email.policy import SMTP
 from email.utils import formatdate, parseaddr
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import css_inline
-import jinja2
-
+from regsvc.adapters.mail.words import FALLBACK, Words, read_layouts, read_words
 from regsvc.domain.delivery import Rejected
 from regsvc.domain.values import Email, Flaw
 from regsvc.ports import Dispatch
 
-FALLBACK: Final = "en"
 DIGITS_MIN: Final = 4  # the shortest code there is (40-config); a fixed text with a longer number would break rule 1
-_TEMPLATES: Final = Path(__file__).with_name("templates")
 _SENDER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
 _BOUNDARY: Final = "=_part_of_letter_="  # never in quoted-printable; the library's own is a long run of digits
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A letter ready to go: envelope (domain as A-labels) and message; `utf8`: the relay has to know RFC 6531."""
+    """A letter ready to go: envelope (domain as A-labels) and message; `utf8`: the relay has to know RFC 6531.
+
+    `raw` is the message as it goes over the wire, before dot-stuffing; its lines end with CR LF.
+    """
 
     sender: str
     to: str
-    utf8: bool
     subject: str
     text: str = field(repr=False)
     html: str = field(repr=False)
-    message: EmailMessage = field(repr=False)
+    raw: bytes = field(repr=False)
 
-    def raw(self) -> bytes:
-        """Return the message as it goes over the wire, before dot-stuffing; lines end with CR LF."""
-        return self.message.as_bytes()
+    @property
+    def utf8(self) -> bool:
+        """Whether the address can only be written in UTF-8."""
+        return not self.to.isascii()
 
 
 class Letters:
@@ -65,68 +61,91 @@ class Letters:
         display, address = parseaddr(sender)
         if not (_SENDER.fullmatch(address) and sender.isprintable()):
             raise ValueError(f"the sender {sender!r} is no e-mail address in ASCII")
-        self._service = _fixed("name of the service", service)
+        name = _fixed("sender's name", display or service)
+        self._words = read_words(_fixed("name of the service", service))
+        self._heads = {
+            (tag, letter): _head(Address(name, addr_spec=address), words)
+            for tag, letters in self._words.items()
+            for letter, words in letters.items()
+        }
+        self._text, self._html = read_layouts()
         self._link = _fixed_link(public_url)
-        self.sender: Final = address
-        self._from = Address(_fixed("sender's name", display or service), addr_spec=address)
         self._domain = address.rpartition("@")[2]
-        self._languages = _languages()
-        self._text, self._html = _layouts()
+        self.sender: Final = address
 
     @property
     def languages(self) -> frozenset[str]:
         """The languages there are, as BCP 47 tags in lower case."""
-        return frozenset(self._languages)
+        return frozenset(self._words)
 
     def write(self, dispatch: Dispatch) -> Written | Rejected:
         """Write a letter; Rejected when it is addressed to nothing that a header and an envelope can hold."""
-        to = Email.parse(dispatch.to)
-        if isinstance(to, Flaw):
+        address = Email.parse(dispatch.to)
+        if isinstance(address, Flaw):
             return Rejected("not an e-mail address")
-        digits = len(dispatch.code.reveal())
-        language = self._language(dispatch.locale)
-        words = self._languages[language]
-        about = {
-            "service": self._service,
-            "name": _presentable(dispatch.username, digits),
-            "lifetime": _duration(dispatch.lifetime, words),
-        }
-        letter = dispatch.letter.value
-        said = {key: words[f"{letter}.{key}"].render(about) for key in ("subject", "lead", "life", "stranger")}
-        said |= {key: words[key].render(about) for key in ("greeting", "footer")}
-        said |= {"code": dispatch.code.reveal(), "language": language}
-        link = _unless_numbered(self._link, digits)
-        envelope = f"{to.address.rpartition('@')[0]}@{to.key.rpartition('@')[2]}"
-        text, html = self._text.render(said, link=link), self._html.render(said, link=link)
-        message = self._message(dispatch, envelope, said, text, html)
-        return Written(self.sender, envelope, not envelope.isascii(), said["subject"], text, html, message)
+        to = f"{address.address.rpartition('@')[0]}@{address.key.rpartition('@')[2]}"
+        words = self._words[self._language(dispatch.locale)][dispatch.letter]
+        said = self._said(dispatch, words)
+        text, html = self._text.render(said), self._html.render(said)
+        raw = self._raw(dispatch, words, to, text, html)
+        return Written(self.sender, to, words.subject, text, html, raw)
 
-    def _message(self, dispatch: Dispatch, to: str, said: Mapping[str, str], text: str, html: str) -> EmailMessage:
-        local, _, domain = to.rpartition("@")
-        message = EmailMessage(policy=SMTP if to.isascii() else SMTPUTF8)
-        message["From"] = self._from
-        message["To"] = Address(username=local, domain=domain)
-        message["Subject"] = said["subject"]
-        message["Date"] = formatdate()
-        message["Message-ID"] = f"<{dispatch.id}@{self._domain}>"
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notices, please
-        message["X-Auto-Response-Suppress"] = "All"  # the same, for Exchange
-        message.set_content(text, cte="quoted-printable")
-        message.add_alternative(html, subtype="html", cte="quoted-printable")
-        message.set_boundary(_BOUNDARY)
-        message["Content-Language"] = said["language"]
-        for part in message.iter_parts():
-            del part["MIME-Version"]  # of the whole, not of a part
-        return message
+    def _said(self, dispatch: Dispatch, words: Words) -> dict[str, str | None]:
+        """Collect what the layouts are filled with."""
+        code = dispatch.code.reveal()
+        return {
+            "language": words.language,
+            "subject": words.subject,
+            "greeting": words.greeting.render(name=_presentable(dispatch.username, len(code))),
+            "lead": words.lead,
+            "code": code,
+            "life": words.life.render(lifetime=words.lifetime(dispatch.lifetime)),
+            "stranger": words.stranger,
+            "footer": words.footer,
+            "link": _unless_numbered(self._link, len(code)),
+        }
+
+    def _raw(self, dispatch: Dispatch, words: Words, to: str, text: str, html: str) -> bytes:
+        """Put the message together.
+
+        By hand, for the library takes a millisecond a mail for it, mostly to parse header fields that never differ: it
+        writes those once, in `_head`. What is added here cannot break a header: `to` was read as an address, which has
+        neither blanks nor controls, and is one word, so there is nothing to fold.
+        """
+        own = f"To: {to}\r\nDate: {formatdate()}\r\nMessage-ID: <{dispatch.id}@{self._domain}>\r\n"
+        head = self._heads[words.language, dispatch.letter]
+        end = f"--{_BOUNDARY}--\r\n".encode()
+        return b"".join((own.encode(), head, _part("plain", text), _part("html", html), end))
 
     def _language(self, locale: str | None) -> str:
         """Find the language for a BCP 47 tag: itself, then with fewer and fewer subtags (RFC 4647 3.4)."""
         tag = (locale or FALLBACK).lower()
         while tag:
-            if tag in self._languages:
+            if tag in self._words:
                 return tag
             tag = tag.rpartition("-")[0]
         return FALLBACK
+
+
+def _head(sender: Address, words: Words) -> bytes:
+    """Write the header fields that are the same in each mail, and the blank line after them."""
+    message = EmailMessage(policy=SMTP)
+    message["From"] = sender
+    message["Subject"] = words.subject
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no vacation notices, please
+    message["X-Auto-Response-Suppress"] = "All"  # the same, for Exchange
+    message["MIME-Version"] = "1.0"
+    message["Content-Language"] = words.language
+    message["Content-Type"] = f'multipart/alternative; boundary="{_BOUNDARY}"'
+    return message.as_bytes().partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+
+
+def _part(kind: str, text: str) -> bytes:
+    head = (
+        f'--{_BOUNDARY}\r\nContent-Type: text/{kind}; charset="utf-8"\r\n'
+        "Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    )
+    return head.encode() + b2a_qp(text.replace("\n", "\r\n").encode()) + b"\r\n"
 
 
 def _fixed(what: str, text: str) -> str:
@@ -156,47 +175,6 @@ def _unless_numbered(text: str, digits: int) -> str | None:
 
 def _presentable(name: str | None, digits: int) -> str | None:
     """Return a user's name if it may stand in a letter: see rules 1 and 3."""
-    if name is None or "." in unicodedata.normalize("NFKC", name):
+    if name is None or not name.isprintable() or "." in unicodedata.normalize("NFKC", name):
         return None
     return _unless_numbered(name, digits)
-
-
-def _duration(lifetime: timedelta, words: Mapping[str, jinja2.Template]) -> str:
-    """Say a duration in words, rounded down to what has at most three digits."""
-    seconds = int(lifetime.total_seconds())
-    for unit, size, most in (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 72), ("days", 86400, 1000)):
-        if seconds < size * most and not (unit == "seconds" and seconds == 60):
-            return words[unit].render(n=seconds // size)
-    raise ValueError(f"no code lives for {lifetime}")
-
-
-def _languages() -> dict[str, dict[str, jinja2.Template]]:
-    """Compile the words of all languages; each must say everything that the fallback says."""
-    plain = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - the layouts escape
-    languages = {}
-    for file in sorted((_TEMPLATES / "words").glob("*.toml")):
-        read = tomllib.loads(file.read_text("utf-8"))
-        languages[file.stem.lower()] = {key: plain.from_string(text) for key, text in _flat(read).items()}
-    for tag, words in languages.items():
-        if missing := languages[FALLBACK].keys() ^ words.keys():
-            raise ValueError(f"templates/words/{tag}.toml and {FALLBACK}.toml differ in {', '.join(sorted(missing))}")
-    return languages
-
-
-def _flat(read: Mapping[str, object]) -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in read.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": text for inner, text in _flat(value).items()}
-        else:
-            flat[key] = str(value)
-    return flat
-
-
-def _layouts() -> tuple[jinja2.Template, jinja2.Template]:
-    """Compile the layouts, text and HTML; the style sheet is moved into the elements here, once, not in each mail."""
-    knobs = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "keep_trailing_newline": True}
-    text = jinja2.Environment(autoescape=False, **knobs)  # type: ignore[arg-type]  # noqa: S701 - it is plain text
-    html = jinja2.Environment(autoescape=True, **knobs)  # type: ignore[arg-type]
-    inlined = css_inline.inline((_TEMPLATES / "letter.html").read_text("utf-8"), load_remote_stylesheets=False)
-    return text.from_string((_TEMPLATES / "letter.txt").read_text("utf-8")), html.from_string(f"{inlined}\n")

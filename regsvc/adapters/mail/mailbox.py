@@ -35,7 +35,7 @@ class Boxed:
                 subject=letter.subject,
                 text=letter.text,
                 html=letter.html,
-                raw=letter.raw(),
+                raw=letter.raw,
             )
         except Unavailable as why:
             return Outage(f"mailbox: {why}")

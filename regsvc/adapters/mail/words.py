@@ -1,0 +1,93 @@
+"""The words of the letters, a file a language (`templates/words/<BCP 47 tag>.toml`), and the two layouts they go into.
+
+All that does not differ from mail to mail is rendered here, once; a translation that asks for what it does not get
+(a user's name in a subject, say) stops the start and not a mail.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import css_inline
+import jinja2
+
+from regsvc.domain.delivery import Letter
+
+FALLBACK: Final = "en"
+_TEMPLATES: Final = Path(__file__).with_name("templates")
+_UNITS: Final = (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 72), ("days", 86400, 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What one letter says in one language: fixed texts, and templates of what differs from mail to mail."""
+
+    language: str
+    subject: str
+    lead: str
+    stranger: str
+    footer: str
+    life: jinja2.Template
+    greeting: jinja2.Template
+    units: Mapping[str, jinja2.Template]
+
+    def lifetime(self, lifetime: timedelta) -> str:
+        """Say a duration, rounded down to a number of at most three digits."""
+        seconds = int(lifetime.total_seconds())
+        for unit, size, most in _UNITS:
+            if seconds < size * most and not (unit == "seconds" and seconds == 60):
+                return self.units[unit].render(n=seconds // size)
+        raise ValueError(f"no code lives for {lifetime}")
+
+
+def read_words(service: str) -> dict[str, dict[Letter, Words]]:
+    """Read all languages, by tag in lower case. Raises ValueError when one says less, or more, than the fallback."""
+    files = {file.stem.lower(): file for file in (_TEMPLATES / "words").glob("*.toml")}
+    texts = {tag: _flat(tomllib.loads(file.read_text("utf-8"))) for tag, file in files.items()}
+    for tag, said in texts.items():
+        if differing := texts[FALLBACK].keys() ^ said.keys():
+            names = ", ".join(sorted(differing))
+            raise ValueError(f"templates/words/{tag}.toml and {FALLBACK}.toml differ in {names}")
+    return {tag: {letter: _words(tag, letter, said, service) for letter in Letter} for tag, said in texts.items()}
+
+
+def _flat(read: Mapping[str, object]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in read.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": text for inner, text in _flat(value).items()}
+        else:
+            flat[key] = str(value)
+    return flat
+
+
+def _words(tag: str, letter: Letter, said: Mapping[str, str], service: str) -> Words:
+    plain = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - the layouts escape
+    plain.globals["service"] = service
+    made = {key: plain.from_string(text) for key, text in said.items()}
+    words = Words(
+        language=tag,
+        subject=made[f"{letter.value}.subject"].render(),
+        lead=made[f"{letter.value}.lead"].render(),
+        stranger=made[f"{letter.value}.stranger"].render(),
+        footer=made["footer"].render(),
+        life=made[f"{letter.value}.life"],
+        greeting=made["greeting"],
+        units={unit: made[unit] for unit, _, _ in _UNITS},
+    )
+    for _, size, most in _UNITS:
+        words.life.render(lifetime=words.lifetime(timedelta(seconds=size * (most - 1))))
+    words.greeting.render(name=None)
+    return words
+
+
+def read_layouts() -> tuple[jinja2.Template, jinja2.Template]:
+    """Compile the layouts, text and HTML; the style sheet is moved into the elements here, not in each mail."""
+    knobs = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "keep_trailing_newline": True}
+    text = jinja2.Environment(autoescape=False, **knobs)  # type: ignore[arg-type]  # noqa: S701 - it is plain text
+    html = jinja2.Environment(autoescape=True, **knobs)  # type: ignore[arg-type]  # a dict has one type of value
+    inlined = css_inline.inline((_TEMPLATES / "letter.html").read_text("utf-8"), load_remote_stylesheets=False)
+    return text.from_string((_TEMPLATES / "letter.txt").read_text("utf-8")), html.from_string(f"{inlined}\n")
