@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import trio
 
 from regsvc.trio_asyncpg.errors import ConnectionLost
-from regsvc.trio_asyncpg.internals import ConnectionDoesNotExistError
+from regsvc.trio_asyncpg.internals import ConnectionDoesNotExistError, InternalClientError
 
 T = TypeVar("T")
 
@@ -93,9 +93,12 @@ class Future:
     def set_exception(self, error: BaseException) -> None:
         """Finish it with `error`, which is raised where it is awaited.
 
-        asyncpg says that a connection was lost with a PostgresError made by itself; here it becomes an OSError.
+        asyncpg says that a connection was lost with a PostgresError made by itself, or, when the server has said its
+        last word but not hung up yet, that the protocol is in the wrong state; here both become an OSError.
         """
-        if type(error) is ConnectionDoesNotExistError:
+        if type(error) is ConnectionDoesNotExistError or (
+            type(error) is InternalClientError and str(error).startswith("cannot switch to state")
+        ):
             lost = ConnectionLost(str(error))
             lost.__cause__ = error.__cause__
             error = lost

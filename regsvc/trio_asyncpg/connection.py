@@ -227,7 +227,6 @@ class Connection(_Connection):
 
     def _cancel_current_command(self, waiter: Future, cancel_waiter: Future) -> None:
         self._protocol.cancelling = (waiter, cancel_waiter)
-        self._protocol.give_up = self.terminate
         self._loop.tasks.spawn(self._cancel_on_server, waiter, name=f"trio_asyncpg cancel {self._protocol.wire.name}")
 
     async def _cancel_on_server(self, sent: Future) -> None:

@@ -18,13 +18,14 @@ from asyncpg.connect_utils import (  # type: ignore[attr-defined]  # not all in 
     _can_use_connection,
     _parse_connect_arguments,
 )
-from asyncpg.exceptions import ConnectionDoesNotExistError
+from asyncpg.exceptions import ConnectionDoesNotExistError, InternalClientError
 from asyncpg.protocol.protocol import NO_TIMEOUT, Protocol
 
 __all__ = [
     "LEANED_ON",
     "NO_TIMEOUT",
     "ConnectionDoesNotExistError",
+    "InternalClientError",
     "Protocol",
     "SSLMode",
     "SSLNegotiation",

@@ -200,7 +200,9 @@ class Pool:
             return  # it ended meanwhile
         self._lent.discard(connection)
         connection.take_back()
-        if connection.is_abandoned():
+        if connection.is_closed():
+            self._drop(connection, "lost")
+        elif connection.is_abandoned():
             LOG.warning("a connection was given back while another task used it; it is dropped")
             self._drop(connection, "dropped")
         elif connection.is_settled() and not connection.dirty and self._limits.reset == "when_needed":

@@ -5,6 +5,7 @@ The rest of asyncpg only awaits futures (see `bridge`). Here are: waiting for a 
 after `asyncio.CancelledError`, which a cancelled Trio task does not raise).
 """
 
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import contextmanager
 from math import inf
@@ -37,7 +38,22 @@ class Protocol(_Protocol):
 
     wire: Transport
     cancelling: tuple[Future, Future] | None = None  # the request was sent; its statement is over
-    give_up: Callable[[], object]  # how to end the connection; set with `cancelling`
+    _connection: Callable[[], Any] = staticmethod(lambda: None)
+
+    def set_connection(self, connection: Any) -> None:
+        """Tell the protocol its Connection, once there is one; it is held weakly."""
+        super().set_connection(connection)
+        self._connection = weakref.ref(connection)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn that no more will come, and see to it that the Connection ends too: asyncpg does not in each case."""
+        super().connection_lost(exc)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        connection = self._connection()
+        if connection is not None:
+            connection.terminate()
 
     async def _wait_for_cancellation(self, timeout: float | None = None) -> float | None:  # noqa: ASYNC109  # asyncpg's
         """Wait until the statement cancelled before is over, and return what is left of `timeout`.
@@ -51,7 +67,7 @@ class Protocol(_Protocol):
         with trio.CancelScope(deadline=inf if timeout is None else started + timeout) as scope:
             await self.settled()
         if scope.cancelled_caught:
-            self.give_up()
+            self._give_up()
             raise TimeoutError("the statement cancelled before did not end in time")
         return timeout if timeout is None else max(timeout - (trio.current_time() - started), 0.001)
 
