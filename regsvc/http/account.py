@@ -30,7 +30,7 @@ def views(accounts: Accounts, rules: Rules) -> Mapping[str, View]:
 
 def _register(accounts: Accounts, rules: Rules) -> View:
     async def register() -> Response | Refused:
-        form = await wire.read(request, RegisterForm, rules)
+        form = await wire.read(asked(), RegisterForm, rules)
         client = asked().caller.address
         done = await accounts.register(Registration(form.email, form.password, form.username, form.locale, client))
         if isinstance(done, Refused):
@@ -50,7 +50,7 @@ def _register(accounts: Accounts, rules: Rules) -> View:
 def _activate(accounts: Accounts, rules: Rules) -> View:
     async def activate() -> Response | Refused:
         who = wire.credentials(request.headers)
-        code = (await wire.read(request, ActivateForm, rules)).shown()
+        code = (await wire.read(asked(), ActivateForm, rules)).shown()
         if isinstance(code, Fault):
             raise wire.Unreadable(wire.faulty([code]))
         done = await accounts.activate(who, code)
@@ -66,7 +66,7 @@ def _activate(accounts: Accounts, rules: Rules) -> View:
 def _resend(accounts: Accounts, rules: Rules) -> View:
     async def resend() -> Response | Refused:
         who = wire.credentials(request.headers)
-        await wire.read_nothing(request, NothingForm, rules)
+        await wire.read_nothing(asked(), NothingForm, rules)
         done = await accounts.resend(who)
         if isinstance(done, Refused):
             return done

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from quart_trio import QuartTrio
@@ -47,7 +48,7 @@ class Knobs:
 
 def make_app(accounts: Accounts, *, probe: Probe, mailbox: Mailbox | None, knobs: Knobs) -> QuartTrio:
     """Build the app. With a mailbox it has the development pages: whoever reaches them reads every code."""
-    described = describe(knobs, mailbox=mailbox is not None)
+    described = partial(describe, knobs, mailbox=mailbox is not None)
 
     def shown(kind: Kind) -> str:
         written = json.loads(knobs.writer.body(example(kind), EXAMPLE_ID))

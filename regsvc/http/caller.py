@@ -31,7 +31,7 @@ class Caller:
 
     request_id: str
     address: str | None
-    traceparent: str = ""
+    bytes_in: int | None = None
     refusal: str | None = None
     user_id: str | None = None
 

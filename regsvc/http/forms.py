@@ -62,8 +62,8 @@ def _password(value: object, info: ValidationInfo) -> Secret:
     return secret if flaw is None else _good(flaw)
 
 
-def _code(value: object, info: ValidationInfo) -> Secret | None:
-    return None if value is None else _good(read_code(_text(value), _rules(info).code_digits))
+def _code(value: object, info: ValidationInfo) -> Secret:
+    return _good(read_code(_text(value), _rules(info).code_digits))
 
 
 def _rules(info: ValidationInfo) -> Rules:
@@ -108,9 +108,7 @@ class RegisterForm(Form):
     ]
 
 
-_CODE = WithJsonSchema(
-    {"type": "string", "description": "As the mail has it; spaces and dashes are ignored.", "examples": ["0428"]}
-)
+_CODE = WithJsonSchema({"type": "string", "description": "As the mail has it; spaces and dashes are ignored."})
 
 
 class ActivateForm(Form):

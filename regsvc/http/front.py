@@ -64,12 +64,14 @@ class Front(QuartTrio):
         super().__init__("regsvc.http", static_folder=None)
         self.config["MAX_CONTENT_LENGTH"] = BODY_MAX
         self.session_interface = cast("SecureCookieSessionInterface", Sessionless())
-        self.url_map.merge_slashes = False  # else `//livez` is a redirect to wherever Host says
+        self.url_map.merge_slashes = False  # else `/v1//health` is a redirect to wherever Host says
+        if odd := {route.name for route in table} ^ views.keys():
+            raise ValueError(f"table and views do not agree on {', '.join(sorted(odd))}")
         self._writer, self._trusted, self._answers = writer, trusted, views
         for route in table:
             for path in route.paths:
                 rule = path.replace("{", "<").replace("}", ">")
-                self.add_url_rule(rule, route.name, methods=[route.method], provide_automatic_options=True)
+                self.add_url_rule(rule, route.name, methods=[route.method, "OPTIONS"], provide_automatic_options=False)
 
     def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter:
         """Route by path and method alone; what the client calls us does not matter."""
@@ -92,7 +94,7 @@ class Front(QuartTrio):
                 route=asked.template,
                 status=answer.status_code,
                 duration_ms=round((trio.current_time() - began) * 1000, 3),
-                bytes_in=request.content_length,
+                bytes_in=caller.bytes_in or request.content_length,
                 bytes_out=answer.content_length,
                 client=address,
                 user_id=caller.user_id,
@@ -167,7 +169,7 @@ def _worded(error: BaseException) -> Told | None:
         case Unavailable():
             return unavailable(error)
         case MethodNotAllowed(valid_methods=methods):
-            return replace(tell(kinds.METHOD_NOT_ALLOWED), allow=tuple({*(methods or ()), "OPTIONS"}))
+            return replace(tell(kinds.METHOD_NOT_ALLOWED), allow=tuple(methods or ()))
         case HTTPException(code=int(status)) if status < 500:
             return tell(_STATUS_KINDS.get(status, kinds.MALFORMED_REQUEST))
         case _:

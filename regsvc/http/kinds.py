@@ -181,7 +181,7 @@ INTERNAL_ERROR = Kind(
     "InternalError",
     500,
     "Something went wrong on our side",
-    "Something went wrong on our side. Nothing you can do differently; the id of this request is in `instance`.",
+    "Something went wrong on our side. Nothing you can do differently; the id of this request is in instance.",
     "A mistake in the service. It was logged with the id of the request.",
     "Try again; if it stays, tell the operator the id in `instance`.",
 )

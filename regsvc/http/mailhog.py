@@ -112,10 +112,13 @@ def _parts(root: "Part[str, str]") -> Iterator["Part[str, str]"]:
 
 
 def _content(part: "Part[str, str]") -> Content:
-    whole = _text(part.as_bytes(policy=compat32))
-    _, _, body = whole.partition("\n\n")
-    mime = Mime(Parts=[_content(inner) for inner in _parts(part)]) if part.is_multipart() else None
-    return Content(Headers=_headers(part), Body=body, Size=len(whole), MIME=mime)
+    payload = part.get_payload()
+    if isinstance(payload, str):
+        body = payload.encode("utf-8", "surrogateescape")
+        return Content(Headers=_headers(part), Body=_text(body), Size=len(part.as_bytes()))
+    whole = part.as_bytes()
+    mime = Mime(Parts=[_content(inner) for inner in _parts(part)])
+    return Content(Headers=_headers(part), Body=_text(whole.partition(b"\n\n")[2]), Size=len(whole), MIME=mime)
 
 
 def _headers(part: "Part[str, str]") -> dict[str, list[str]]:

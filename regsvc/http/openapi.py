@@ -85,8 +85,8 @@ def document(routes: Sequence[Route], writer: Writer, rules: Rules) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": writer.base}],
-        "tags": [{"name": tag.value} for tag in Tag if any(route.tag is tag for route in routes)],
-        "paths": _paths(routes, writer),
+        "tags": [{"name": tag.value} for tag in Tag if tag is Tag.ALIASES or any(route.tag is tag for route in routes)],
+        "paths": _paths(routes, writer, rules),
         "components": {
             "schemas": _schemas(routes, rules),
             "securitySchemes": {
@@ -119,19 +119,19 @@ _HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
 _ALWAYS: Final = ("X-Request-ID", "traceparent", "Cache-Control", "X-Content-Type-Options")
 
 
-def _paths(routes: Sequence[Route], writer: Writer) -> Json:
+def _paths(routes: Sequence[Route], writer: Writer, rules: Rules) -> Json:
     paths: Json = {}
     for route in routes:
         for path in route.paths:
-            paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, writer)
+            paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, writer, rules)
     return paths
 
 
-def _operation(route: Route, path: str, writer: Writer) -> Json:
+def _operation(route: Route, path: str, writer: Writer, rules: Rules) -> Json:
     alias = path != route.path
     operation: Json = {
         "operationId": route.name if not alias else f"{route.name}_at{path.translate(_PLAIN)}",
-        "tags": [route.tag.value],
+        "tags": [Tag.ALIASES.value if alias else route.tag.value],
         "summary": f"{route.summary} (as {route.path})" if alias else route.summary,
         "responses": _responses(route, path, writer),
     }
@@ -142,7 +142,8 @@ def _operation(route: Route, path: str, writer: Writer) -> Json:
     if route.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
     if route.body is not None:
-        operation["requestBody"] = _body(route.body, route.body_example)
+        code = {"code": _a_code(rules)} if route.body is ActivateForm else {}
+        operation["requestBody"] = _body(route.body, {**(route.body_example or {}), **code})
     return operation
 
 
@@ -161,11 +162,13 @@ def _parameter(parameter: Parameter) -> Json:
     }
 
 
-def _body(form: type[Form], body_example: Mapping[str, Any] | None) -> Json:
-    content: Json = {"schema": {"$ref": _REF.format(model=form.__name__)}}
-    if body_example is not None:
-        content["example"] = dict(body_example)
-    return {"required": body_example is not None, "content": {JSON: content}}
+def _a_code(rules: Rules) -> str:
+    return "0428135790"[: rules.code_digits]
+
+
+def _body(form: type[Form], body_example: Json) -> Json:
+    content = {"schema": {"$ref": _REF.format(model=form.__name__)}, "example": body_example}
+    return {"required": bool(form.model_json_schema().get("properties")), "content": {JSON: content}}
 
 
 def _responses(route: Route, path: str, writer: Writer) -> Json:
@@ -225,5 +228,6 @@ def _schemas(routes: Sequence[Route], rules: Rules) -> Json:
     password |= {"minLength": rules.passwords.shortest, "maxLength": rules.passwords.longest}
     for code in found[ActivateForm.__name__]["properties"].values():
         description = f"{rules.code_digits} digits; spaces and dashes are ignored."
-        code |= {"minLength": rules.code_digits, "description": description}
+        del code["default"]  # absence, not a null that could be sent
+        code |= {"minLength": rules.code_digits, "description": description, "examples": [_a_code(rules)]}
     return found

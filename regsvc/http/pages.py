@@ -1,6 +1,6 @@
 """Pages for people: where to begin, what a problem means, the documentation; nothing on them comes from elsewhere."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Final
 
@@ -10,6 +10,7 @@ from quart_trio.wrappers import TrioResponse
 
 from regsvc import __version__
 from regsvc.http import kinds, models
+from regsvc.http.kinds import Kind
 from regsvc.http.problems import Told, tell
 from regsvc.http.reply import View, page, reply
 
@@ -27,24 +28,55 @@ ASSETS: Final[Mapping[str, tuple[str, str]]] = {
 """What `/assets/{name}` serves, a closed list: file under `static/`, and its type."""
 
 
-def views(document: bytes, example: Callable[[kinds.Kind], str], *, root: str, mailbox: bool) -> Mapping[str, View]:
-    """Return what answers the routes of this room; `example` writes a problem of a kind as it looks on the wire."""
-    static = trio.Path(str(files("regsvc.http") / "static"))
-    by_slug = {kind.slug: kind for kind in kinds.KINDS.values()}
+def views(
+    describe: Callable[[], bytes], example: Callable[[Kind], str], *, root: str, mailbox: bool
+) -> Mapping[str, View]:
+    """Return what answers the routes of this room.
 
+    `describe` makes the OpenAPI document; that takes a tenth of a second, so it waits until somebody asks.
+    `example` writes a problem as it looks on the wire.
+    """
+    return {
+        "index": _index_view(root, mailbox=mailbox),
+        "openapi": _openapi_view(describe),
+        "docs": _docs,
+        "problem_index": _problem_index,
+        "problem": _problem_view(example),
+        "asset": _asset_view(trio.Path(str(files("regsvc.http") / "static"))),
+    }
+
+
+def _index_view(root: str, *, mailbox: bool) -> View:
     async def index() -> Response:
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
             return page(await render_template("index.html", version=__version__, root=root, mailbox=mailbox))
         return reply(_index(mailbox=mailbox))
 
+    return index
+
+
+def _openapi_view(describe: Callable[[], bytes]) -> View:
+    document: list[bytes] = []
+    one_at_a_time = trio.CapacityLimiter(1)
+
     async def openapi() -> Response:
-        return TrioResponse(document, 200, content_type="application/json")
+        if not document:
+            document.append(await trio.to_thread.run_sync(describe, limiter=one_at_a_time))
+        return TrioResponse(document[0], 200, content_type="application/json")
 
-    async def docs() -> Response:
-        return page(await render_template("docs.html"))
+    return openapi
 
-    async def problem_index() -> Response:
-        return page(await render_template("problems.html", kinds=kinds.KINDS.values()))
+
+async def _docs() -> Response:
+    return page(await render_template("docs.html"))
+
+
+async def _problem_index() -> Response:
+    return page(await render_template("problems.html", kinds=kinds.KINDS.values()))
+
+
+def _problem_view(example: Callable[[Kind], str]) -> View:
+    by_slug = {kind.slug: kind for kind in kinds.KINDS.values()}
 
     async def problem(name: str) -> Response | Told:
         kind = by_slug.get(name)
@@ -52,21 +84,17 @@ def views(document: bytes, example: Callable[[kinds.Kind], str], *, root: str, m
             return tell(kinds.NOT_FOUND, "There is no problem of this name.")
         return page(await render_template("problem.html", kind=kind, example=example(kind)))
 
+    return problem
+
+
+def _asset_view(static: trio.Path) -> View:
     async def asset(name: str) -> Response | Told:
         if name not in ASSETS:
             return tell(kinds.NOT_FOUND)
         path, media_type = ASSETS[name]
         return TrioResponse(await (static / path).read_bytes(), 200, content_type=media_type)
 
-    found: dict[str, Callable[..., Awaitable[Response | Told]]] = {
-        "index": index,
-        "openapi": openapi,
-        "docs": docs,
-        "problem_index": problem_index,
-        "problem": problem,
-        "asset": asset,
-    }
-    return found
+    return asset
 
 
 def _index(*, mailbox: bool) -> models.Index:

@@ -31,6 +31,7 @@ class Tag(Enum):
     OPERATIONS = "Operations"
     DOCUMENTATION = "Documentation"
     DEVELOPMENT = "Development mailbox"
+    ALIASES = "Aliases"
 
 
 @dataclass(frozen=True, slots=True)

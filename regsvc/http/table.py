@@ -65,7 +65,6 @@ ACCOUNT: Final = (
         description="Turns the registration into the account of its address; of several tries, one gets the 200.",
         auth=Auth.BASIC,
         body=ActivateForm,
-        body_example={"code": "0428"},
         success=Success(
             "Active.",
             models.User,

@@ -6,20 +6,19 @@ Quart's `authorization` takes the first of two headers, and credentials without 
 """
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
 
 from pydantic import ValidationError
-from quart import Request
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 
 from regsvc.domain.values import Email, EmailKey, Flaw, Secret
 from regsvc.flows.account import Credentials
 from regsvc.http import kinds
+from regsvc.http.caller import Asked
 from regsvc.http.forms import FAULTS_MAX, Form, Rules
 from regsvc.http.kinds import Kind
 from regsvc.http.models import Fault
@@ -32,6 +31,7 @@ NOBODY: Final = Email("", EmailKey(""))  # an address that no one can have: ever
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)  # a string, even a torn one, is taken whole
 _UNTEXT: Final = re.compile("[\0\ud800-\udfff]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")  # RFC 4648, 4
 _NUMBER: Final = re.compile(r"[0-9]{1,6}")
 
 
@@ -50,9 +50,9 @@ def _malformed(detail: str) -> NoReturn:
 # ------------------------------------------------------------------------------------------------- bodies
 
 
-async def read(request: Request, form: type[F], rules: Rules) -> F:
+async def read(request: Asked, form: type[F], rules: Rules) -> F:
     """Read the body as a `form`. Raises Unreadable with every fault of every field."""
-    body: bytes = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    body = await _body(request)
     _check_media_type(request.headers, empty=not body)
     try:
         return form.model_validate(decode(body), context=rules)
@@ -61,10 +61,16 @@ async def read(request: Request, form: type[F], rules: Rules) -> F:
     raise Unreadable(faulty(faults))
 
 
-async def read_nothing(request: Request, form: type[F], rules: Rules) -> None:
+async def read_nothing(request: Asked, form: type[F], rules: Rules) -> None:
     """Read a body that need not be there."""
-    if await request.get_data(as_text=False):
+    if await _body(request):
         await read(request, form, rules)
+
+
+async def _body(request: Asked) -> bytes:
+    body: bytes = await request.get_data(cache=True, as_text=False, parse_form_data=False)
+    request.caller.bytes_in = len(body)
+    return body
 
 
 def _check_media_type(headers: Headers, *, empty: bool) -> None:
@@ -156,7 +162,8 @@ def _fault(error: Mapping[str, Any]) -> Fault:
 
 
 _OWN: Final[Mapping[str, Kind]] = {"email": kinds.INVALID_EMAIL, "password": kinds.WEAK_PASSWORD}
-_SHAPE: Final = frozenset({"missing", "not_a_string", "control_character"})  # no matter of the address or of strength
+# No matter of the address or of strength:
+_SHAPE: Final = frozenset({"missing", "unknown_field", "not_a_string", "control_character"})
 
 
 def faulty(faults: Sequence[Fault]) -> Told:
@@ -191,11 +198,12 @@ def credentials(headers: Headers) -> Credentials:
 
 def _basic(line: str) -> tuple[str, str] | None:
     scheme, _, token = line.partition(" ")
-    if scheme.lower() != "basic":
+    token = token.strip(" ")
+    if scheme.lower() != "basic" or not _BASE64.fullmatch(token):  # b64decode lets surplus padding pass
         return None
     try:
-        text = base64.b64decode(token.strip(" ").encode("ascii"), validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeError):
+        text = base64.b64decode(token).decode("utf-8")
+    except UnicodeError:
         return None
     name, colon, password = text.partition(":")
     return (name, password) if colon and not _CONTROL.search(text) else None

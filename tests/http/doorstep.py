@@ -54,12 +54,12 @@ class Pigeonhole:
     """A Mailbox in memory."""
 
     mails: list[BoxedMail] = field(default_factory=list)
+    made: int = 0
     away: bool = False
 
     def drop(self, to: str, *, subject: str, text: str, html: str, raw: bytes, at: datetime) -> BoxedMail:
-        mail = BoxedMail(
-            UUID(int=len(self.mails) + 1), at, "regsvc <no-reply@example.org>", to, subject, text, html, raw
-        )
+        self.made += 1
+        mail = BoxedMail(UUID(int=self.made), at, "regsvc <no-reply@example.org>", to, subject, text, html, raw)
         self.mails.insert(0, mail)
         return mail
 
@@ -174,7 +174,8 @@ class Answer:
         assert slug.replace("-", "") == name.lower()
         assert found["status"] == status
         assert found["instance"] == self.headers["X-Request-ID"]
-        assert found["title"] and found["message"]
+        assert found["title"]
+        assert found["message"]
         return found
 
 

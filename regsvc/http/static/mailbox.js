@@ -205,7 +205,7 @@ element("search").addEventListener("input", () => {
   refresh();
 });
 element("clear").addEventListener("click", async () => {
-  if (!confirm(`Delete all ${total} mails?`)) return;
+  if (!confirm("Delete all mails in the mailbox?")) return;
   await fetch("/api/v1/messages", { method: "DELETE" });
   refresh();
 });

@@ -1,0 +1,56 @@
+"""The pages for people: they work without a network, and a browser is allowed no more than they need."""
+
+import re
+
+import pytest
+
+from regsvc.http.pages import ASSETS
+from tests.http.doorstep import URL, Doorstep
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/problem+json, application/json"])
+async def test_programs_are_told_where_to_go(door: Doorstep, accept: str | None) -> None:
+    answer = await door.ask("GET", "/", headers={} if accept is None else {"Accept": accept})
+    assert answer.headers["Content-Type"] == "application/json"
+    for name in ("documentation", "openapi", "problems", "health", "mailbox"):
+        assert (await door.ask("GET", answer.json[name])).status == 200
+    assert (await Doorstep(mailbox=None).ask("GET", "/")).json["mailbox"] is None
+
+
+async def test_a_browser_is_shown_a_page(door: Doorstep) -> None:
+    page = (await door.ask("GET", "/", headers=BROWSER)).body.decode()
+    assert f"curl -i {URL}/v1/users/register" in page
+    assert "/dev/mail" in page
+    assert "/dev/mail" not in (await Doorstep(mailbox=None).ask("GET", "/", headers=BROWSER)).body.decode()
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/problems", "/problems/overloaded", "/dev/mail"])
+async def test_what_a_page_loads_is_served_here(door: Doorstep, path: str) -> None:
+    page = await door.ask("GET", path, headers=BROWSER)
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    text = page.body.decode()
+    loaded = re.findall(r'(?:src|<link[^>]* href)="([^"]+)"', text)
+    assert loaded
+    for address in loaded:
+        asset = await door.ask("GET", address)
+        assert asset.status == 200
+        assert asset.headers["Content-Type"] == ASSETS[address.removeprefix("/assets/")][1]
+    assert not re.search(r"<script(?![^>]* src=)|<style| style=| on\w+=", text)
+
+
+async def test_the_documentation_page_has_its_swagger_ui(door: Doorstep) -> None:
+    page = (await door.ask("GET", "/docs")).body.decode()
+    assert "/assets/swagger-ui-bundle.js" in page
+    bundle = await door.ask("GET", "/assets/swagger-ui-bundle.js")
+    assert b"SwaggerUIBundle" in bundle.body
+    assert b"cdn." not in (await door.ask("GET", "/assets/docs.js")).body
+
+
+@pytest.mark.parametrize("name", sorted(ASSETS))
+async def test_every_asset_is_there(door: Doorstep, name: str) -> None:
+    answer = await door.ask("GET", f"/assets/{name}")
+    assert (answer.status, answer.headers["X-Content-Type-Options"]) == (200, "nosniff")
+    assert len(answer.body) > 100
