@@ -334,19 +334,17 @@ def driven(coroutine: Coroutine[Any, Any, T], pause: Callable[[], Awaitable[None
     try:
         while True:
             trap = resume()
+            if trap is not None:
+                # Trio answers with an outcome, a cancellation too, which its own coroutine further in unwraps.
+                resume = partial(coroutine.send, (yield trap))
+                continue
             try:
-                if trap is not None:
-                    answer = yield trap
-                else:
-                    answer = yield from pause().__await__()  # type: ignore[func-returns-value]  # None is the answer
-            except trio.Cancelled as exc:  # noqa: ASYNC103  # the coroutine raises it, or the last line
-                if trap is None:
-                    cancelled = exc
-                    resume = partial(coroutine.throw, TimeoutError())
-                else:
-                    resume = partial(coroutine.throw, exc)
+                yield from pause().__await__()
+            except trio.Cancelled as exc:  # noqa: ASYNC103  # raised in the last line
+                cancelled = exc
+                resume = partial(coroutine.throw, TimeoutError())
             else:
-                resume = partial(coroutine.send, answer)
+                resume = partial(coroutine.send, None)
     except StopIteration as stop:
         if cancelled is None:
             return stop.value  # type: ignore[no-any-return]  # the coroutine's own result

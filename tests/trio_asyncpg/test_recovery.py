@@ -216,6 +216,27 @@ async def test_a_session_that_the_server_ended_is_lost_to_who_asks_next(server: 
             assert await pool.fetchval("SELECT 1") == 1
 
 
+async def test_an_attempt_from_before_they_came_is_not_told_to_who_waits(server: Cluster) -> None:
+    begun, go, attempts = trio.Event(), trio.Event(), 0
+
+    async def init(_: trio_asyncpg.Connection) -> None:
+        nonlocal attempts
+        attempts += 1
+        begun.set()
+        await go.wait()
+        if attempts == 1:
+            raise ConnectionRefusedError
+
+    async with trio_asyncpg.open_pool(server.dsn, min_size=1, max_size=1, init=init) as pool:
+        await begun.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pool.fetchval, "SELECT 1", name="waits")
+            await until(lambda: pool.statistics().waiting == 1)
+            go.set()
+        assert attempts == 2
+        assert pool.statistics().refused == 1
+
+
 async def test_a_last_word_before_the_end_is_enough_to_be_lost(server: Cluster) -> None:
     async with trio_asyncpg.open_connection(server.dsn) as connection:
         said = b"SFATAL\0C57P01\0Mgoing down\0\0"
@@ -265,6 +286,9 @@ async def test_a_statement_behind_a_cancelled_one_waits_no_longer_than_its_own_t
                 with pytest.raises(TimeoutError, match="cancelled before"):
                     await connection.fetchval("SELECT 1", timeout=0.05)
             assert connection.is_closed()
+            assert not connection.is_in_transaction()
+            with pytest.raises(trio_asyncpg.ConnectionLost):
+                await connection.recover()
         assert pool.statistics().lost == 1
         assert await pool.fetchval("SELECT 1") == 1
 
