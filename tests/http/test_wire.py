@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
 from regsvc.http import wire
+from regsvc.http.forms import ActivateForm
 from regsvc.http.wire import NOBODY, Unreadable
 from tests.http.doorstep import EMAIL, PASSWORD, Doorstep, basic
 
@@ -150,6 +151,11 @@ async def test_every_fault_is_named_at_once(body: dict[str, Any], name: str, fau
     assert {fault["field"]: fault["code"] for fault in found["errors"]} == faults
     assert all(fault["message"] for fault in found["errors"])
     assert found["detail"] == found["message"]
+
+
+def test_a_form_is_not_read_without_its_rules() -> None:
+    with pytest.raises(TypeError, match="rules"):
+        ActivateForm.model_validate({"code": "0428"})
 
 
 async def test_a_thousand_unknown_fields_are_not_all_said_back() -> None:
