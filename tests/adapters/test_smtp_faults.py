@@ -230,6 +230,15 @@ async def test_a_refusal_on_a_connection_that_is_used_again_stands_too(letters: 
     assert relay.opened == 1
 
 
+async def test_a_relay_is_told_goodbye(letters: Letters) -> None:
+    async with open_script() as relay:
+        async with sending(relay.port, letters) as smtp:
+            assert await smtp.send(dispatch()) == Accepted()
+            assert "quit" not in relay.heard
+        await relay.wait(lambda relay: relay.connections == 0)
+    assert relay.heard[-1] == "quit"
+
+
 @pytest.mark.parametrize("act", [hang, drop, flood])
 async def test_a_goodbye_that_is_not_answered_holds_nobody(
     act: Act, letters: Letters, monkeypatch: pytest.MonkeyPatch
