@@ -20,7 +20,7 @@ Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
 LEGACY_PREFIX: Final = "/api/v1/"
-_PARAMETER: Final = re.compile(r"<(?:[^:<>]*:)?([^<>]*)>")
+_TEMPLATE: Final = str.maketrans("<>", "{}")  # from werkzeug's way of writing a parameter to OpenAPI's
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PORT: Final = re.compile(r"\[(?P<v6>[^\]]*)\](:\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}")  # what some proxies append
 
@@ -50,7 +50,7 @@ class Asked(TrioRequest):
     def template(self) -> str:
         """The route as the table has it, never the path itself; `unmatched` where there is none."""
         rule = self.url_rule
-        return "unmatched" if rule is None else _PARAMETER.sub(r"{\1}", rule.rule)
+        return "unmatched" if rule is None else rule.rule.translate(_TEMPLATE)
 
 
 def asked() -> Asked:

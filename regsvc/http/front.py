@@ -32,6 +32,7 @@ from regsvc.http.wire import Unreadable
 from regsvc.ports import Unavailable
 
 BODY_MAX: Final = 16 * 1024  # bytes
+_RULE: Final = str.maketrans("{}", "<>")  # how werkzeug writes a parameter
 _STATUS_KINDS: Final[Mapping[int, Kind]] = {
     404: kinds.NOT_FOUND,
     405: kinds.METHOD_NOT_ALLOWED,
@@ -70,13 +71,19 @@ class Front(QuartTrio):
         self._writer, self._trusted, self._answers = writer, trusted, views
         for route in table:
             for path in route.paths:
-                rule = path.replace("{", "<").replace("}", ">")
+                rule = path.translate(_RULE)
                 self.add_url_rule(rule, route.name, methods=[route.method, "OPTIONS"], provide_automatic_options=False)
 
-    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter:
+    async def do_teardown_request(self, exc: BaseException | None, request_context: object = None) -> None:
+        """Do nothing: there are no hooks, and looking for them costs every request."""
+
+    async def do_teardown_appcontext(self, exc: BaseException | None) -> None:
+        """Do nothing, as above."""
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
         """Route by path and method alone; what the client calls us does not matter."""
         if request is None:
-            return self.url_map.bind("regsvc")
+            return None
         return self.url_map.bind("regsvc", path_info=request.path, default_method=request.method)
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
@@ -94,7 +101,7 @@ class Front(QuartTrio):
                 route=asked.template,
                 status=answer.status_code,
                 duration_ms=round((trio.current_time() - began) * 1000, 3),
-                bytes_in=caller.bytes_in or request.content_length,
+                bytes_in=caller.bytes_in,
                 bytes_out=answer.content_length,
                 client=address,
                 user_id=caller.user_id,
@@ -125,7 +132,8 @@ class Front(QuartTrio):
 
     def _options(self, asked: Asked) -> Response:
         adapter = self.create_url_adapter(asked)
-        return TrioResponse(b"", 204, {"Allow": ", ".join(sorted(adapter.allowed_methods()))})
+        methods = () if adapter is None else adapter.allowed_methods()
+        return TrioResponse(b"", 204, {"Allow": ", ".join(sorted(methods))})
 
     def _problem(self, error: BaseException, asked: Asked) -> Told:
         """Word an error, by the gravest of its leaves; whatever is a bug is logged, each of them."""

@@ -12,7 +12,7 @@ from quart import Response
 from regsvc import __version__, observe
 from regsvc.http import kinds, models
 from regsvc.http.problems import Told, tell
-from regsvc.http.reply import View, reply
+from regsvc.http.reply import View, reply, written
 from regsvc.ports import Probe, Unavailable
 
 Checks = Mapping[str, Callable[[], models.Check]]
@@ -57,15 +57,14 @@ class Readiness:
 def views(probe: Probe, checks: Checks, draining: Callable[[], bool]) -> Mapping[str, View]:
     """Return what answers the routes of this room, by the names in the table."""
     readiness = Readiness(probe)
-    alive = models.Alive()
-    ready = models.Ready()
+    alive, ready = models.Alive().model_dump_json().encode(), models.Ready().model_dump_json().encode()
 
     async def livez() -> Response:  # noqa: ASYNC124 - views are async
-        return reply(alive)
+        return written(alive)
 
     async def readyz() -> Response | Told:
         why_not = "The worker drains." if draining() else await readiness.check()
-        return reply(ready) if why_not is None else _away(why_not)
+        return written(ready) if why_not is None else _away(why_not)
 
     async def health() -> Response:
         why_not = await readiness.check()

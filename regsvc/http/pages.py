@@ -12,7 +12,7 @@ from regsvc import __version__
 from regsvc.http import kinds, models
 from regsvc.http.kinds import Kind
 from regsvc.http.problems import Told, tell
-from regsvc.http.reply import View, page, reply
+from regsvc.http.reply import View, page, reply, written
 
 SCRIPT: Final = "text/javascript; charset=utf-8"
 STYLE: Final = "text/css; charset=utf-8"
@@ -62,7 +62,7 @@ def _openapi_view(describe: Callable[[], bytes]) -> View:
     async def openapi() -> Response:
         if not document:
             document.append(await trio.to_thread.run_sync(describe, limiter=one_at_a_time))
-        return TrioResponse(document[0], 200, content_type="application/json")
+        return written(document[0])
 
     return openapi
 

@@ -21,7 +21,12 @@ HTML_POLICY: Final = (
 
 def reply(model: BaseModel, status: int = 200) -> Response:
     """Answer with a JSON object."""
-    return TrioResponse(model.model_dump_json().encode(), status, content_type="application/json")
+    return written(model.model_dump_json().encode(), status)
+
+
+def written(json: bytes, status: int = 200) -> Response:
+    """Answer with a JSON object that is bytes already."""
+    return TrioResponse(json, status, content_type="application/json")
 
 
 def page(html: str) -> Response:
