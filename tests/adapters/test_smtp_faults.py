@@ -284,6 +284,7 @@ async def test_a_cancelled_conversation_ends_at_once(stage: str, letters: Letter
         await relay.wait(lambda relay: relay.connections == 0)
 
 
+@pytest.mark.timeout(900)  # the large form
 async def test_whenever_it_is_cancelled_nothing_is_left_behind(letters: Letters, rounds: int | None) -> None:
     random = Random(4)
     threads = threading.active_count() + 8
