@@ -107,9 +107,8 @@ async def test_after_a_cut_it_listens_again_and_wakes_everyone_once(autojump_clo
         house.cable.cut()
         await trio.sleep(60)
         assert 60 / 5 <= house.cable.tried <= 60 / 5 + 8, "tried with backoff"
-        async with trio.open_nursery() as waiting:
-            waiting.start_soon(house.newsroom.wait, ADA, 100)
-            house.cable.away = False
+        house.cable.away = False
+        assert await waited(house.newsroom, ADA, 100) <= 5
         assert house.rung == 2
         house.cable.say(Notice(NoticeKind.OUTBOX, None))
         await wait_all_tasks_blocked()

@@ -68,6 +68,9 @@ def test_contexts_nest_and_end() -> None:
                 "span_id": outer.span_id,
             }
             assert trace() == str(outer)
+        with request_context("unsampled", PARENT[:-2] + "00"):
+            assert str(trace()).endswith("-00")
+        assert trace() == str(outer)
         with bind(traceparent="unreadable") as none:
             assert none is None
             assert trace() == str(outer)

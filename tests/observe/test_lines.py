@@ -36,6 +36,7 @@ def parsed(line: bytes) -> dict[str, Any]:
 @given(data, anything)
 @example(FORGED, FORGED)
 @example({FORGED: [FORGED] * 100}, "x" * 5000)
+@example("\x7f", "")
 @example(["x" * 1000] * 50, "")
 @example(10**5000, "\U0001f600\U000e0001")
 def test_whatever_is_said_is_one_printable_line(value: object, route: str) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -278,6 +279,30 @@ async def test_each_write_carries_whole_lines_that_fit_into_a_pipe_at_once() -> 
     assert all(piece.endswith(b"\n") and len(piece) <= LINE_MAX for piece in lines.pieces)
     assert len(lines.all) == 300
     assert len(lines.pieces) < 100, "lines of a moment share a write"
+
+
+class Dribble(Lines):
+    """Takes a few bytes at a time, and lets another thread run in between."""
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # narrower than BytesIO's buffer
+        time.sleep(0)  # gives up the GIL
+        return super().write(data[:40])
+
+
+def test_threads_that_write_directly_do_not_tear_each_others_lines() -> None:
+    lines = Dribble()
+
+    def talk() -> None:
+        for n in range(50):
+            emit("outbox_reclaimed", mails=n)
+
+    with open_log(lines):
+        threads = [threading.Thread(target=talk) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert sorted(numbers(lines)) == sorted(list(range(50)) * 4)
 
 
 TALKER = """
