@@ -18,7 +18,7 @@ JSON: Final = "-H 'Content-Type: application/json'"
 WHO: Final = "-u 'ada@example.org:analytical engine'"
 COMMANDS: Final = (
     f"""curl -s {PORT}/v1/users/register {JSON} -d '{{"email":"ada@example.org","password":"analytical engine"}}'""",
-    f"""CODE=$(curl -s '{PORT}/api/v2/messages?limit=1' | grep -oE 'n[0-9]{{4}}.r' | head -c5 | tr -dc 0-9); echo $CODE""",
+    f"CODE=$(curl -s {PORT}/api/v2/messages | grep -oE 'n[0-9]{{4}}.r' | head -c5 | tr -dc 0-9); echo $CODE",
     f"""curl -s {WHO} {PORT}/v1/users/activate {JSON} -d '{{"code":"'$CODE'"}}'""",
     f"""curl -s {WHO} {PORT}/v1/users/activate {JSON} -d '{{"code":"'$CODE'"}}'""",
     f"""curl -s {PORT}/v1/health""",
