@@ -88,6 +88,16 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(tmp_path)
 
 
+UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def can_unshare() -> bool:
+    try:
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 def until(condition: Callable[[], object], seconds: float = QUICK) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -217,7 +227,20 @@ def test_told_twice_it_does_not_wait(scene: Scene) -> None:
     assert scene.lines.of("worker_exited")[0]["exit_status"] == -signal.SIGKILL
 
 
-def test_a_hang_up_changes_nothing(scene: Scene) -> None:
+def test_a_window_that_is_closed_ends_what_runs_in_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: True)
+
+    def actor() -> None:
+        until(lambda: scene.lines.of("service_started"))
+        tell(signal.SIGHUP)
+
+    assert scene.run("ready(); wait()", actor) == os.EX_OK
+    assert scene.lines.of("service_stopped")[0]["reason"] == "SIGHUP"
+
+
+def test_elsewhere_a_hang_up_changes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+
     def actor() -> None:
         until(lambda: scene.lines.of("service_started"))
         tell(signal.SIGHUP)
@@ -323,7 +346,7 @@ import os, signal, sys
 from regsvc.supervisor import supervise
 from regsvc.settings import load_settings
 settings = load_settings({"DATABASE_URL": "postgresql://db/x", "REGSVC_PROFILE": "dev", "REGSVC_PORT": "0"})
-supervise(settings, None, command=(sys.executable, "-c", os.environ["STUB"]))
+sys.exit(supervise(settings, None, command=(sys.executable, "-c", os.environ["STUB"])))
 """
 
 
@@ -342,6 +365,35 @@ def test_a_worker_whose_parent_is_gone_already_ends_itself() -> None:
     script = "from regsvc.supervisor import end_with; end_with(1 << 22); print('still here')"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert (found.returncode, found.stdout) == (os.EX_TEMPFAIL, b"")
+
+
+ORPHANS = """
+import subprocess, sys
+subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.Popen(['true'])"]).wait()
+"""
+
+
+@pytest.mark.skipif(not can_unshare(), reason="a PID namespace of our own takes root, or user namespaces")
+def test_as_process_1_it_takes_orphans_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An init that buries nobody fills its container with the dead: here, children of a worker's children."""
+    monkeypatch.setenv("STUB", WORKER + ORPHANS + "ready(); wait()")
+    inside = [*UNSHARE, sys.executable, "-c", ORPHANING]
+    with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as outer:
+        try:
+            assert outer.stdout is not None
+            started = next(line for line in outer.stdout if "service_started" in line)
+            assert json.loads(started)["pid"] == 1
+            [init] = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+            until(lambda: not dead_children(int(init)))
+            os.kill(int(init), signal.SIGTERM)
+            assert outer.wait(QUICK) == os.EX_OK
+        finally:
+            outer.kill()
+
+
+def dead_children(parent: int) -> list[str]:
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [pid for pid in children if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
 
 
 def test_a_lifeline_that_ends_before_the_settings_is_refused() -> None:

@@ -1,8 +1,9 @@
 """What every verb begins with: the settings, and a database to work on."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,20 @@ def settings() -> "Settings":
 
 def say(line: str) -> None:
     """Tell a person; programs read standard output."""
-    click.echo(f"regsvc: {line}", err=True)
+    with suppress(OSError):  # nobody listens any more: that stops no service
+        click.echo(f"regsvc: {line}", err=True)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show a person at a terminal that something is going on."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False, markup=False).status(what):
+        yield
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import click
 
-from regsvc.cli.given import database, say, settings
+from regsvc.cli.given import database, progress, say, settings
 
 if TYPE_CHECKING:  # --help must not wait for them
     from regsvc.ports import MailDesk, MailRow
@@ -113,7 +113,7 @@ def _at_desk(work: Callable[["MailDesk"], Awaitable[T]]) -> T:
     from regsvc.world import open_desk
 
     told = with_secret(settings())
-    with database(told) as dsn:
+    with progress("at the outbox"), database(told) as dsn:
 
         async def visit() -> T:
             async with open_desk(told, dsn) as desk:

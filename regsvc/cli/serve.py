@@ -87,7 +87,7 @@ def migrate(*, as_json: bool) -> None:
     """
     from regsvc.world import apply_migrations
 
-    with given.database(given.settings()) as dsn:
+    with given.progress("migrating"), given.database(given.settings()) as dsn:
         applied = apply_migrations(dsn, report=say)
     if as_json:
         click.echo(json.dumps({"applied": applied}))

@@ -18,6 +18,8 @@ from regsvc.settings.words import as_text, variable
 SECRET_MIN: Final = 32  # octets: as many as the SHA-256 keys derived from it have
 ROUNDS_MIN: Final = 10  # of bcrypt outside of dev; OWASP Password Storage Cheat Sheet
 
+EMBEDDED_ROOM: Final = 95  # connections of the embedded PostgreSQL's 100 that are not for its superuser or a verb
+
 Role = Literal["http", "mailer", "sweeper"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -128,8 +130,6 @@ class Settings(BaseModel):
         shown="`dev`; `production` where a database is named")  # fmt: skip
     data_dir: Path = _field(Path(".regsvc"), "Where the embedded database and the generated secret lie.")
     pg_bin: Path | None = _field(None, "The folder of PostgreSQL's programs, for the embedded one.", shown="found")
-    database_pool_min: int = _field(2, "Connections each worker keeps.", least=0, most=1000)
-    database_pool_max: int = _field(10, "Connections each worker opens at most.", least=1, most=1000)
     database_timeout: Seconds = _field(
         _s(5), "How long a connection or a statement is waited for.", least=_s(0.1), most=_s(600))  # fmt: skip
     database_statement_cache: int = _field(
@@ -140,6 +140,11 @@ class Settings(BaseModel):
     workers: Annotated[int, BeforeValidator(_count)] = _field(
         1, "Worker processes; `auto`: one for each core.", least=1, most=256,
         takes="a whole number, 1 to 256, or auto")  # fmt: skip
+    database_pool_min: int = _field(2, "Connections each worker keeps.", least=0, most=1000)
+    database_pool_max: int = _field(
+        lambda known: 10 if _names_database(known) else max(2, min(10, EMBEDDED_ROOM // known["workers"] - 1)),
+        "Connections each worker opens at most, beside the one it listens on.", least=1, most=1000,
+        shown="`10`; fewer where many workers share the embedded database")  # fmt: skip
     roles: Annotated[frozenset[Role], BeforeValidator(_words)] = _field(
         frozenset(("http", "mailer", "sweeper")), "What this process runs.",
         takes="some of http, mailer, sweeper, with commas between")  # fmt: skip
@@ -243,6 +248,15 @@ class Settings(BaseModel):
 def _disagreements(told: Settings) -> Iterable[tuple[bool, str]]:
     """What must hold between values, and what is said where it does not."""
     yield told.database_pool_min <= told.database_pool_max, "REGSVC_DATABASE_POOL_MIN is above DATABASE_POOL_MAX"
+    asked = told.workers * (told.database_pool_max + 1)
+    room = told.dsn is not None or asked <= EMBEDDED_ROOM
+    yield (
+        room,
+        (
+            f"REGSVC_WORKERS and REGSVC_DATABASE_POOL_MAX ask for {asked} connections, the embedded database has "
+            f"{EMBEDDED_ROOM}: take fewer, or name a database in REGSVC_DATABASE_URL"
+        ),
+    )
     yield told.password_min <= told.password_max, "REGSVC_PASSWORD_MIN is above PASSWORD_MAX"
     yield bool(told.roles), "REGSVC_ROLES names no role; it takes some of http, mailer, sweeper"
     login = told.smtp_username is None or told.smtp_password is not None

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from regsvc import observe
 from regsvc.settings import Settings
 from regsvc.supervisor.door import addresses, port_of
-from regsvc.supervisor.signals import STOPS, Signals, Stop
+from regsvc.supervisor.signals import Signals, Stop
 from regsvc.supervisor.workers import Crew, Worker
 
 SETTLED: Final = 10.0  # seconds a worker has to be ready for its failures to be forgotten
@@ -56,6 +56,7 @@ class Watch:
     door: socket.socket | None
     tell: Callable[[str], None]
     began: float
+    on_terminal: bool = field(default_factory=lambda: os.isatty(0))  # whose window may be closed
     status: int | None = None  # what to exit with, once it is known that we do
     reason: str = ""
     kill_at: float = float("inf")
@@ -111,11 +112,11 @@ class Watch:
             self._announce()
 
     def _heed(self, number: int) -> None:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP and not self.on_terminal:
             observe.emit("settings_warning", setting="SIGHUP", reason="settings are read at start only: restart")
-        elif number in STOPS and self.status is None:
+        elif number != signal.SIGCHLD and self.status is None:
             self.end(os.EX_OK, signal.Signals(number).name)
-        elif number in STOPS:
+        elif number != signal.SIGCHLD:
             self.kill_at = 0.0  # told twice: at once
 
     def _bury(self) -> None:
