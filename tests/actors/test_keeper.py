@@ -74,7 +74,7 @@ async def test_a_crash_now_and_then_is_no_reason_to_give_up(autojump_clock: Mock
 
 
 async def test_a_missing_foundation_at_the_start_is_not_waited_for(log: Lines) -> None:
-    async def run(*, task_status: trio.TaskStatus[None]) -> None:
+    async def run(*, task_status: trio.TaskStatus[None]) -> None:  # noqa: ASYNC128 - it never comes that far
         await trio.lowlevel.checkpoint()
         raise Unavailable("database")
 
