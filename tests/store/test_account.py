@@ -12,6 +12,7 @@ from regsvc.domain.account import resend as decide_resend
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.ports import MailState, MailStatus, Unavailable
 from regsvc.store import Store
+from regsvc.store.sql import Statement, Statements
 from regsvc.trio_asyncpg import Connection
 from tests.store.scenes import (
     CLAIMS,
@@ -242,3 +243,31 @@ async def test_a_proof_of_another_password_is_refused_under_the_lock(store: Stor
         state, now = await unit.accounts.load(KEY)
         step = decide_resend(state, Resend(Proof({event.id: "another"})), now, RULES)
     assert step.outcome == Refused(Refusal.INVALID_CREDENTIALS)
+
+
+async def test_each_verb_costs_few_statements(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    find = Statements._find
+
+    def counted(self: Statements, name: str, result: str) -> Statement:
+        ran.append(name)
+        return find(self, name, result)
+
+    monkeypatch.setattr(Statements, "_find", counted)
+    event = form()
+    # With BEGIN and COMMIT: six, six, five and six.
+    await register(store, event)
+    assert ran == ["lock_address", "load_address", "insert_claim", "add"]
+    await mint(store, await lease_one(store))
+    del ran[:]
+    await resend(store, event)
+    assert ran == ["lock_address", "load_address", "save_address", "add"]
+    del ran[:]
+    await activate(store, event, b"wrong")
+    assert ran == ["lock_address", "load_address", "save_address"]
+    del ran[:]
+    await activate(store, event)
+    assert ran == ["lock_address", "load_address", "activate", "add"]
+    del ran[:]
+    await activate(store, event)
+    assert ran == ["lock_address", "load_address"]  # refused: nothing differs, nothing is written

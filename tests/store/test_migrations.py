@@ -50,20 +50,22 @@ async def test_what_is_shipped_is_applied_once(dsn: Secret, database: str) -> No
 
 
 async def test_eight_at_once_apply_each_step_once(dsn: Secret, database: str, place: Path, rounds: int | None) -> None:
-    for n in range(3, 6):
-        write(place, f"000{n}_more.sql", f"INSERT INTO one VALUES ({n}); SELECT pg_sleep(0.02);")  # noqa: S608 - a number
     applied: list[int] = []
 
     async def process() -> None:
         applied.extend(migration.version for migration in await migrate(dsn, place=place))
 
-    for _ in range(rounds or 1):
+    shipped = 2
+    for _ in range(rounds or 2):
+        for _ in range(2):
+            shipped += 1
+            write(place, f"{shipped:04}_more.sql", f"INSERT INTO one VALUES ({shipped}); SELECT pg_sleep(0.01);")  # noqa: S608 - a number
         async with trio.open_nursery() as nursery:
             for n in range(8):
                 nursery.start_soon(process, name=f"process {n}")
-    assert sorted(applied) == [1, 2, 3, 4, 5]
+    assert sorted(applied) == list(range(1, shipped + 1))
     async with open_connection(database) as connection:
-        assert await rows(connection, "SELECT n FROM one ORDER BY n") == [(n,) for n in range(1, 6)]
+        assert await rows(connection, "SELECT n FROM one ORDER BY n") == [(n,) for n in range(1, shipped + 1)]
 
 
 async def test_the_others_wait_for_who_has_the_lock(dsn: Secret, database: str, place: Path) -> None:

@@ -28,6 +28,8 @@ async def test_a_database_behind_is_not_migrated_and_one_ahead_is(store: Store, 
     assert await store.probe.migrated()  # the version before runs on the schema of the next
     await raw.execute("DELETE FROM migrations WHERE version >= (SELECT max(version) - 1 FROM migrations)")
     assert not await store.probe.migrated()
+    await raw.execute("UPDATE migrations SET checksum = 'another'")
+    assert not await store.probe.migrated()
 
 
 @pytest.mark.parametrize("question", ["ping", "migrated"])
