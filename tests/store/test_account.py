@@ -77,6 +77,13 @@ async def test_a_wrong_code_spends_a_try_of_the_code_and_of_the_address(store: S
     assert state.claims[0].code.failures == 1
 
 
+async def test_a_used_code_is_none(store: Store, raw: Connection) -> None:
+    event = await registered_with_code(store, form())
+    await raw.execute("UPDATE codes SET used_at = clock_timestamp()")
+    assert (await look(store))[0].claims[0].code is None
+    assert (await store.directory.mail_status(event.id)).code_expires_at is None
+
+
 async def test_counters_alone_are_written_too(store: Store) -> None:
     await register(store, form())
     async with store.begin() as unit:
