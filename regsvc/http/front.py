@@ -89,7 +89,8 @@ class Front(QuartTrio):
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
         """Answer a request, whatever becomes of it; cancellation leaves, nothing else does."""
         asked, began, head = cast("Asked", request), trio.current_time(), request.headers
-        address = client_address(request.remote_addr, head.getlist("X-Forwarded-For"), self._trusted)
+        peer = request.scope.get("client") or (None,)  # none on a unix socket
+        address = client_address(peer[0], head.getlist("X-Forwarded-For"), self._trusted)
         asked.caller = caller = Caller(request_id(head), address)
         with observe.request_context(caller.request_id, head.get("Traceparent")) as span:
             async with self.request_context(request):

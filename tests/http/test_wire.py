@@ -220,6 +220,7 @@ BODIES = st.one_of(
 )
 
 
+@pytest.mark.timeout(900)  # the large form
 def test_no_body_is_a_5xx(rounds: int | None) -> None:
     """Small here; `--rounds 5000` is the large form."""
     door = Doorstep()

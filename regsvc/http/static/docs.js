@@ -15,6 +15,8 @@ window.addEventListener("DOMContentLoaded", async () => {
     presets: [SwaggerUIBundle.presets.apis],
     layout: "BaseLayout",
     validatorUrl: null,
+    // A 401 is shown as the answer it is; the browser does not ask for a password of its own accord.
+    requestInterceptor: (request) => Object.assign(request, { credentials: "omit" }),
   });
   // The other paths of the same routes are there for those who look for them.
   ui.layoutActions.show(["operations-tag", "Aliases"], false);
