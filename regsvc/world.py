@@ -350,7 +350,7 @@ async def _found(world: World) -> None:
         raise Unavailable("database", "it lacks migrations: run `regsvc migrate`")
 
 
-async def _watch_signals(
+async def _watch_signals(  # noqa: ASYNC114 - started here, with `start`
     life: Life, drain: float, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as told:

@@ -367,33 +367,37 @@ def test_a_worker_whose_parent_is_gone_already_ends_itself() -> None:
     assert (found.returncode, found.stdout) == (os.EX_TEMPFAIL, b"")
 
 
-ORPHANS = """
-import subprocess, sys
-subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.Popen(['true'])"]).wait()
+ORPHAN = """
+if os.fork() == 0:
+    if os.fork() == 0:
+        time.sleep(0.1)
+        os.mkdir(folder + "/orphan")
+    os._exit(0)
+os.wait()
 """
 
 
 @pytest.mark.skipif(not can_unshare(), reason="a PID namespace of our own takes root, or user namespaces")
 def test_as_process_1_it_takes_orphans_away(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An init that buries nobody fills its container with the dead: here, children of a worker's children."""
-    monkeypatch.setenv("STUB", WORKER + ORPHANS + "ready(); wait()")
+    """An init that buries nobody fills its container with the dead: here, a worker's grandchild."""
+    monkeypatch.setenv("STUB", WORKER + ORPHAN + "ready(); wait()")
     inside = [*UNSHARE, sys.executable, "-c", ORPHANING]
     with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as outer:
         try:
             assert outer.stdout is not None
             started = next(line for line in outer.stdout if "service_started" in line)
             assert json.loads(started)["pid"] == 1
-            [init] = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-            until(lambda: not dead_children(int(init)))
-            os.kill(int(init), signal.SIGTERM)
+            [init] = children(outer.pid)
+            until((scene.folder / "orphan").exists)
+            until(lambda: len(children(init)) == 1)  # the worker
+            os.kill(init, signal.SIGTERM)
             assert outer.wait(QUICK) == os.EX_OK
         finally:
             outer.kill()
 
 
-def dead_children(parent: int) -> list[str]:
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [pid for pid in children if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
+def children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def test_a_lifeline_that_ends_before_the_settings_is_refused() -> None:
