@@ -1,5 +1,6 @@
 """The verbs: what they print, for people and for programs, and what they exit with."""
 
+import io
 import json
 import os
 import subprocess
@@ -15,9 +16,9 @@ import trio
 from click.testing import CliRunner, Result
 
 from regsvc import __version__
-from regsvc.cli import main, serve
+from regsvc.cli import given, main
 from regsvc.domain.values import Secret
-from regsvc.settings import Settings, SettingsError
+from regsvc.settings import Settings
 from regsvc.settings.words import variable
 from regsvc.store.embedded import Cluster, EmbeddedError
 from regsvc.store.migrations import migrate
@@ -186,6 +187,28 @@ def test_a_bug_shows_as_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         run("openapi")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_somebody_at_a_terminal_sees_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with given.progress("migrating"):
+        pass
+    assert "migrating" in terminal.getvalue()
+
+
+def test_nobody_listening_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(click, "echo", closed)
+    given.say("hello?")
+
+
 # ---------------------------------------------------------------------------------------------------------------- mail
 
 
@@ -277,13 +300,8 @@ def test_serve_s_options_go_before_the_environment(run: Run, monkeypatch: pytest
     assert seen[0].secret is not None
 
 
-def test_a_worker_without_its_supervisor_ends(run: Run) -> None:
-    script = "import sys; sys.argv[1:] = sys.argv[1:]; from regsvc.cli import main; main()"
+def test_a_worker_without_its_supervisor_ends() -> None:
+    script = "from regsvc.cli import main; main()"
     words = ["worker", "--number", "1", "--parent", "4194304", "--lifeline", "0", "--ready", "1"]
     found = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False)
     assert (found.returncode, found.stdout) == (os.EX_TEMPFAIL, b"")
-
-
-def test_settings_error_is_not_swallowed_by_click() -> None:
-    assert not issubclass(SettingsError, click.ClickException)
-    assert serve.serve.name == "serve"

@@ -23,6 +23,7 @@ from regsvc import observe
 from regsvc.settings import Settings, SettingsError, load_settings
 from regsvc.supervisor import CannotListen, listening, read_settings, supervise, watch
 from regsvc.supervisor.door import addresses
+from regsvc.supervisor.workers import Crew
 from tests.lines import Lines
 
 WORKER = """
@@ -320,6 +321,36 @@ def test_it_can_be_stopped_while_the_database_starts(scene: Scene) -> None:
     assert scene.run("ready(); wait()", actor, database=slow) == os.EX_OK
     assert left == [True]
     assert scene.pids() == []
+
+
+def test_told_to_stop_before_it_began_it_opens_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Crew.start
+
+    def told_meanwhile(crew: Crew) -> None:
+        start(crew)
+        tell(signal.SIGTERM)
+
+    monkeypatch.setattr(Crew, "start", told_meanwhile)
+    opened: list[Sleeper] = []
+    assert scene.run("ready(); wait()", database=lambda: sleeping(opened)) == os.EX_OK
+    assert opened == []
+
+
+def test_it_can_be_stopped_while_the_database_recovers(scene: Scene) -> None:
+    class Slow(Sleeper):
+        def ensure_running(self) -> bool:
+            tell(signal.SIGTERM)
+            time.sleep(600)
+            return True
+
+    @contextmanager
+    def slow() -> Iterator[Sleeper]:
+        database = Slow(sleep())
+        database.process.kill()
+        yield database
+        database.process.wait()
+
+    assert scene.run("ready(); wait()", database=slow) == os.EX_OK
 
 
 def test_a_database_that_cannot_be_opened_leaves_no_worker(scene: Scene) -> None:

@@ -26,6 +26,7 @@ from regsvc.adapters.crypto import Bcrypt
 from regsvc.adapters.mail import Both, Boxed, Console, Smtp, Tls
 from regsvc.domain.account import DuplicatePolicy
 from regsvc.domain.values import Secret
+from regsvc.http.server import Cut
 from regsvc.settings import Settings, load_settings
 from tests.lines import Lines
 
@@ -88,6 +89,29 @@ def test_a_new_password_is_held_to_the_settings() -> None:
     assert rules.flaw(Secret("long enough here")) is None
     assert rules.flaw(Secret("far too long for what is told here")) is not None
     assert rules.flaw(Secret("1234567890")) is not None  # a common one
+
+
+def test_what_the_server_tells_is_logged() -> None:
+    lines, doorman = Lines(), world.Doorman()
+    with observe.open_log(lines, level="debug"):
+        doorman.connection_contained(ZeroDivisionError("here"))
+        doorman.connection_cut(Cut.SLOW_HEAD)
+        doorman.request_refused(400, "MalformedRequest", "no host")
+        doorman.handler_failed(ZeroDivisionError("there"))
+    assert [(line["event"], line.get("reason")) for line in lines.all] == [
+        ("connection_contained", "here"),
+        ("connection_cut", "slow_head"),
+        ("request_unreadable", "MalformedRequest: no host"),
+        ("http_bug", "there"),
+    ]
+
+
+async def test_a_relay_that_is_away_degrades_the_mailer() -> None:
+    async with world.open_world(settings(MAIL_CHANNEL="mailbox")) as built:
+        check = world.checks(built)["mailer"]
+        assert check().status == "ok"
+        built.tally.note(outages=3)
+        assert (check().status, check().detail) == ("degraded", "the relay failed 3 times in a row")
 
 
 def test_importing_builds_nothing() -> None:

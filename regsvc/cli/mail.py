@@ -89,7 +89,7 @@ def _settle(
 
     async def work(desk: "MailDesk") -> list[tuple[UUID, bool]]:
         chosen = [row.id for row in await _all_dead(desk)] if every else mail_ids
-        return [(mail_id, await act(desk, mail_id)) for mail_id in chosen]
+        return [(one, await act(desk, one)) for one in chosen]  # noqa: ASYNC910 - there is one, or they were asked for
 
     found = _at_desk(work)
     for mail_id, acted in found:
