@@ -14,7 +14,7 @@ import trio
 
 from tests.chaos.ledger import PASSWORD, PLAIN
 from tests.service import Service, running
-from tests.waiting import until_asked
+from tests.waiting import until, until_asked
 
 LIFE = 10  # seconds of a code here, the shortest there is
 _numbers = count(1)
@@ -239,10 +239,10 @@ async def test_the_log_tells_the_story_and_no_secret(service: Service, email: st
                 first.setdefault(str(line["event"]), line)
         return first
 
-    async def whole() -> bool:
+    def whole() -> bool:
         return {"registration_created", "http_request", "mail_sent", "activation_succeeded"} <= set(told())
 
-    await until_asked(whole)
+    await until(whole)
     lines = told()
     assert lines["http_request"]["route"] == "/v1/users/register"
     assert lines["http_request"]["status"] == 201
