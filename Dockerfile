@@ -9,7 +9,7 @@ COPY sql sql
 RUN /opt/regsvc/bin/pip install --no-cache-dir .
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --user-group --no-create-home regsvc \
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin regsvc \
  && install --directory --owner=regsvc --group=regsvc --mode=0700 /var/lib/regsvc
 COPY --from=build /opt/regsvc /opt/regsvc
 ENV PATH=/opt/regsvc/bin:$PATH \

@@ -215,6 +215,11 @@ def test_a_port_that_the_kernel_chose_is_told() -> None:
     assert load_settings({}).listening_on(4711).port == 8000
 
 
+@pytest.mark.parametrize(("host", "url"), [("0.0.0.0", "http://127.0.0.1:8000"), ("::", "http://[::1]:8000")])  # noqa: S104
+def test_links_do_not_lead_to_an_address_that_means_all_of_them(host: str, url: str) -> None:
+    assert load_settings({"REGSVC_HOST": host}).public_url == url
+
+
 def test_no_secret_can_be_read_off_settings() -> None:
     settings = load_settings(
         {**PRODUCTION, "DATABASE_URL": "postgresql://me:xyzzy@db/x", "REGSVC_SMTP_PASSWORD": "xyzzy"}

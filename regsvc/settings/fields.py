@@ -102,7 +102,8 @@ def _names_database(known: Mapping[str, object]) -> bool:
 
 
 def _own_url(known: Mapping[str, Any]) -> str:
-    return f"http://{_in_url(known['host'])}:{known['port']}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(known["host"], known["host"])  # noqa: S104 - all: this one too
+    return f"http://{_in_url(host)}:{known['port']}"
 
 
 def _in_url(host: str) -> str:
