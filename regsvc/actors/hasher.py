@@ -36,6 +36,11 @@ would get one part in 70 then: the queue would not move, so that everyone was to
 """
 FIRST_GUESS: Final = timedelta(milliseconds=250)  # of one hash: bcrypt at 12 rounds; replaced by what is measured
 RETRY_LEAST: Final = timedelta(seconds=1)  # Retry-After has whole seconds
+CONFIDENCE: Final = 0.75
+"""Of the deadline: who would wait longer is refused at once.
+
+A hash takes longer as the machine gets busier; a refusal after the whole wait would be worth less than one now.
+"""
 JOIN: Final = 5.0  # seconds the end waits for a hash that is being computed
 BATCH: Final = 1  # how many waiting jobs a thread takes at a time
 
@@ -159,13 +164,14 @@ class Hasher:
         waiting = len(self._waiting)
         if self._inbox is None:
             raise Unavailable("hasher", "it is not running")
-        if waiting + jobs > self._room or self._wait_at(waiting + jobs - 1) > self._deadline.total_seconds():
+        hopeless = self._wait_at(waiting + jobs - 1) > self._deadline.total_seconds() * CONFIDENCE
+        if waiting + jobs > self._room or hopeless:
             raise self._full(waiting)
         return self._inbox
 
     def _wait_at(self, place: int) -> float:
-        """Seconds until the job that `place` others wait before is started."""
-        return place * self._mean / self._threads
+        """Seconds until the job that `place` others wait before is started; those running are half done on average."""
+        return (place + len(self._running) / 2) * self._mean / self._threads
 
     def _full(self, waiting: int) -> Unavailable:
         self._refused += 1

@@ -153,11 +153,11 @@ async def test_a_wait_that_would_take_too_long_is_refused_though_there_is_room(m
     async with running(gate, threads=1, room=1000) as (passwords, callers):
         callers.start_soon(passwords.hash, Secret("running"))
         await gate.has_begun()
-        for _ in range(21):  # 0 to 20 others before each: 20 × 0.25 s are five seconds
+        for _ in range(15):  # one half done and 14 others before the last: 14.5 × 0.25 s, three quarters of 5 s at most
             callers.start_soon(passwords.hash, Secret("waiting"))
         await wait_all_tasks_blocked()
         no = await refused(partial(passwords.hash, Secret("too late")))
-        assert no.retry_after == timedelta(seconds=21 * 0.25 / 2)
+        assert no.retry_after == timedelta(seconds=15.5 * 0.25 / 2)
         gate.open()
 
 
