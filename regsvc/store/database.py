@@ -108,7 +108,7 @@ class Database:
 
     @asynccontextmanager
     async def listening(self, *channels: str) -> AsyncIterator[Notifications]:
-        """Hear channels on a connection of one's own. Raises Unavailable at both ends; iterating raises ConnectionLost."""
+        """Hear channels on a connection of its own. Raises Unavailable at both ends, and ConnectionLost in between."""
         async with open_dedicated(self._dsn) as connection:
             edges = _Edges()
             with edges.outside():

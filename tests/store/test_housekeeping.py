@@ -7,7 +7,21 @@ from regsvc.domain.account import DAY, Claim
 from regsvc.ports import Swept
 from regsvc.store import Store, housekeeping
 from regsvc.trio_asyncpg import Connection
-from tests.store.scenes import activate, blocked, email, form, look, register, registered_with_code, resend, rows, sizes
+from tests.store.scenes import (
+    LIFETIME,
+    MAC,
+    activate,
+    blocked,
+    email,
+    form,
+    lease_one,
+    look,
+    register,
+    registered_with_code,
+    resend,
+    rows,
+    sizes,
+)
 from tests.waiting import until_asked
 
 NOTHING = Swept(0, 0, 0, 0, more=False)
@@ -149,6 +163,18 @@ async def test_rows_that_somebody_holds_are_passed_over(store: Store, raw: Conne
     assert (await sizes(raw))[table] == 1
     await store.housekeeping.sweep(100)
     assert (await sizes(raw))[table] == 0
+
+
+async def test_an_unsent_mail_that_somebody_holds_outlives_its_registration(store: Store, raw: Connection) -> None:
+    await register(store, form())
+    await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 days'")
+    async with raw.transaction():
+        await raw.execute("SELECT FROM outbox FOR UPDATE")  # the mailer
+        with trio.fail_after(2):
+            assert (await store.housekeeping.sweep(100)).registrations == 1
+    parcel = await lease_one(store)
+    assert await store.mailbag.mint(parcel, MAC, LIFETIME) is None
+    assert await raw.fetchval("SELECT count(*) FROM outbox") == 0
 
 
 async def test_sweepers_together_take_each_row_once(store: Store, raw: Connection) -> None:
