@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from regsvc import observe
 from regsvc.domain.account import ON_THE_WAY_MAX
 from regsvc.domain.delivery import NOT_AFTER, Effect, Letter, Mail, Parcel, Publish
 from regsvc.ports import Minted, NoticeKind, OutboxCounts
@@ -62,6 +63,14 @@ class Mailbag:
             late = [parcel for parcel in parcels if parcel.leased_at >= parcel.not_after]
             for parcel in late:
                 await self._bury(parcel, EXPIRED, refund=True)
+                observe.emit(
+                    "mail_dead",
+                    mail_id=str(parcel.id),
+                    subject_id=str(parcel.subject),
+                    letter=parcel.letter.value,
+                    attempts=parcel.attempts - 1,
+                    reason=EXPIRED,
+                )
             # A batch of nothing but late ones may hide others behind it.
             if not late or len(late) < len(parcels):
                 return [parcel for parcel in parcels if parcel.leased_at < parcel.not_after]

@@ -9,9 +9,11 @@ import pytest
 import trio
 
 from regsvc.domain.delivery import NOT_AFTER, Letter, Parcel, Publish
+from regsvc.observe import open_log
 from regsvc.ports import OutboxCounts
 from regsvc.store import Store
 from regsvc.trio_asyncpg import Connection
+from tests.lines import Lines
 from tests.store.scenes import (
     LEASE,
     LIFETIME,
@@ -113,7 +115,9 @@ async def test_mails_that_come_too_late_die_and_hide_nobody(store: Store, raw: C
     await raw.execute("UPDATE outbox SET not_after = clock_timestamp()")
     await register(store, form("fresh"))
     async with raw.listen("regsvc_settled") as heard:
-        (parcel,) = await store.mailbag.lease(2, LEASE)
+        with open_log(log := Lines(), level="info", fmt="json"):
+            (parcel,) = await store.mailbag.lease(2, LEASE)
+        assert {line["subject_id"] for line in log.of("mail_dead")} == {str(event.id) for event in late}
         assert {(await anext(heard)).payload for _ in late} == {str(event.id) for event in late}
     assert parcel.subject not in {event.id for event in late}
     dead = await rows(raw, "SELECT DISTINCT state, attempts, last_error FROM outbox WHERE state = 'dead'")
