@@ -6,6 +6,7 @@ Rule 2. Whoever is used lives in an outer nursery of whoever uses it, so everyth
 Rule 3. One deadline for the whole drain, from the moment we are told.
 """
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -329,6 +330,9 @@ async def _run_to_the_end(settings: Settings, sockets: Sequence[int], lifeline: 
     life = Life()
 
     def tell_ready() -> None:
+        # What stands now stands to the end: the collector need not walk it again and again (47 ms each time).
+        gc.collect()
+        gc.freeze()
         os.write(ready, b"\n")
         os.close(ready)
 

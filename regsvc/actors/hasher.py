@@ -175,8 +175,8 @@ class Hasher:
 
     def _full(self, waiting: int) -> Unavailable:
         self._refused += 1
-        # When half of those now waiting are through, there is room again for those who were told to come back.
-        wait = max(RETRY_LEAST, timedelta(seconds=self._wait_at(waiting) / 2))
+        # When those now waiting are through. Sooner, most would be told no again, and each no takes time from a hash.
+        wait = max(RETRY_LEAST, timedelta(seconds=self._wait_at(waiting)))
         if refused := self._complaints.count():
             observe.emit(
                 "hash_queue_full",

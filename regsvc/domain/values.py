@@ -9,6 +9,7 @@ import hmac
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NewType, NoReturn
 
 import email_validator
@@ -84,19 +85,27 @@ class Email:
 
         The key: NFKC, local part casefolded, domain as lower-case A-labels (UTS 46) without a trailing dot.
         """
-        address = text.strip()
-        if len(address.encode("utf-8", "surrogatepass")) > EMAIL_MAX:
-            return Flaw("too_long", f"An e-mail address has at most {EMAIL_MAX} octets.")
-        try:
-            typed = email_validator.validate_email(
-                address.removesuffix("."), check_deliverability=False, strict=True, test_environment=True
-            )
-            key = _key(typed.local_part, typed.domain)
-            # The folded form is the identity of a person: it has to be an address too.
-            email_validator.validate_email(key, check_deliverability=False, strict=True, test_environment=True)
-        except (email_validator.EmailNotValidError, idna.IDNAError, UnicodeError) as why:
-            return Flaw("invalid_email", f"This is not an e-mail address: {_sentence(str(why))}")
-        return cls(address.removesuffix("."), key)
+        return _read_email(text)
+
+
+@lru_cache(maxsize=4096)  # it takes half a millisecond, and the same address is read at each step of its way
+def _read_email(text: str) -> Email | Flaw:
+    address = text.strip()
+    if len(address.encode("utf-8", "surrogatepass")) > EMAIL_MAX:
+        return Flaw("too_long", f"An e-mail address has at most {EMAIL_MAX} octets.")
+    address = address.removesuffix(".")
+    try:
+        typed = _validated(address)
+        key = _key(typed.local_part, typed.domain)
+        if key != address:  # the folded form is the identity of a person: it has to be an address too
+            _validated(key)
+    except (email_validator.EmailNotValidError, idna.IDNAError, UnicodeError) as why:
+        return Flaw("invalid_email", f"This is not an e-mail address: {_sentence(str(why))}")
+    return Email(address, key)
+
+
+def _validated(address: str) -> email_validator.ValidatedEmail:
+    return email_validator.validate_email(address, check_deliverability=False, strict=True, test_environment=True)
 
 
 def _key(local: str, domain: str) -> EmailKey:

@@ -23,6 +23,7 @@ class Outgoing:
     sql: Statements
     session: Session
     new_id: Callable[[], UUID]
+    origin: str
 
     async def add(self, effects: Sequence[Effect], *, trace: str | None) -> None:
         """Write mails into the outbox (other processes are notified at the commit), and events into the audit trail."""
@@ -42,6 +43,7 @@ class Outgoing:
             names=[event.name for event in events],
             event_subjects=[event.subject for event in events],
             channel=NoticeKind.OUTBOX.value,
+            origin=self.origin,
         )
 
 

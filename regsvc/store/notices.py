@@ -15,22 +15,24 @@ from regsvc.trio_asyncpg import Notification, Notifications
 
 @dataclass(frozen=True, slots=True)
 class Notices:
-    """Subscribes; implements ports.Notices."""
+    """Subscribes; implements ports.Notices. What this process itself put into the outbox, its own bell has told."""
 
     database: Database
+    origin: str
 
     @asynccontextmanager
     async def listen(self) -> AsyncIterator[AsyncIterator[Notice]]:
         """Open a subscription; iterating raises Unavailable when it is lost. What is not understood is passed over."""
         async with self.database.listening(*(kind.value for kind in NoticeKind)) as notifications:
-            yield _Stream(notifications)
+            yield _Stream(notifications, self.origin)
 
 
 class _Stream:
     """Async iterator over notices."""
 
-    def __init__(self, notifications: Notifications) -> None:
+    def __init__(self, notifications: Notifications, origin: str) -> None:
         self._notifications = notifications
+        self._origin = origin
 
     def __aiter__(self) -> "_Stream":
         return self
@@ -40,7 +42,7 @@ class _Stream:
             with outages():
                 notification = await anext(self._notifications)
             notice = _notice(notification)
-            if notice is not None:
+            if notice is not None and notification.payload != self._origin:
                 return notice
 
 

@@ -63,14 +63,15 @@ async def open_store(
     async with open_database(
         dsn, pool_min=pool_min, pool_max=pool_max, timeout=timeout, statement_cache=statement_cache
     ) as database:
+        origin = str(new_id())
         yield Store(
-            begin=Units(queries, database, new_id).begin,
+            begin=Units(queries, database, new_id, origin).begin,
             directory=Directory(queries["account"], database),
             mailbag=Mailbag(queries["delivery"], database),
             desk=MailDesk(queries["desk"], database),
             mailbox=Mailbox(queries["mailbox"], database, new_id),
             housekeeping=Housekeeping(queries["housekeeping"], database),
-            notices=Notices(database),
+            notices=Notices(database, origin),
             probe=Probe(queries["probe"], database, ledger),
             statistics=database.pool.statistics,
         )

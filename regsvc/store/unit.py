@@ -26,6 +26,7 @@ class Units:
     queries: Mapping[str, Statements]
     database: Database
     new_id: Callable[[], UUID]
+    origin: str
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Unit]:
@@ -36,5 +37,5 @@ class Units:
         async with self.database.transaction() as session:
             yield Unit(
                 Accounts(self.queries["account"], session),
-                Outgoing(self.queries["delivery"], session, self.new_id),
+                Outgoing(self.queries["delivery"], session, self.new_id, self.origin),
             )

@@ -4,7 +4,8 @@
 -- pass over rows that somebody holds. So nobody waits in a circle.
 -- A parcel's `attempts` and `leased_at` are its fence: with a lapsed lease no statement here finds its row.
 
--- name: add(mails, topics, mail_subjects, trace, life, events, names, event_subjects, channel) -> none
+-- name: add(mails, topics, mail_subjects, trace, life, events, names, event_subjects, channel, origin) -> none
+-- `origin` says who notifies, so that a process does not wake itself again.
 WITH clock AS MATERIALIZED (
     SELECT clock_timestamp() AS observed_at
 ),
@@ -35,7 +36,7 @@ event AS (
     CROSS JOIN clock
 )
 
-SELECT pg_notify($9, '')
+SELECT pg_notify($9, $10)
 WHERE cardinality($1::uuid[]) > 0;
 
 -- name: lease(most, lease) -> rows

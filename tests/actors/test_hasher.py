@@ -157,7 +157,7 @@ async def test_a_wait_that_would_take_too_long_is_refused_though_there_is_room(m
             callers.start_soon(passwords.hash, Secret("waiting"))
         await wait_all_tasks_blocked()
         no = await refused(partial(passwords.hash, Secret("too late")))
-        assert no.retry_after == timedelta(seconds=15.5 * 0.25 / 2)
+        assert no.retry_after == timedelta(seconds=15.5 * 0.25)
         gate.open()
 
 

@@ -21,6 +21,13 @@ async def test_word_comes_of_new_mail_and_of_settled_mail(store: Store, migrated
         assert aiter(notices) is notices
 
 
+async def test_a_process_does_not_wake_itself(store: Store, raw: Connection) -> None:
+    async with store.notices.listen() as notices:
+        await register(store, form())
+        await raw.execute("SELECT pg_notify('regsvc_settled', $1)", str(subject := new_id()))
+        assert await anext(notices) == Notice(NoticeKind.SETTLED, subject)
+
+
 async def test_what_others_say_on_our_channels_is_passed_over(store: Store, raw: Connection) -> None:
     subject = new_id()
     async with store.notices.listen() as notices:
