@@ -13,6 +13,14 @@ FLAKE8_ASYNC = (
     "--disable=ASYNC127,ASYNC900,ASYNC910,ASYNC911,ASYNC912,ASYNC913",
     "--startable-in-context-manager=run,keep,run_log_writer,serve,_watch_signals,sleepy,starts",
 )
+LARGE = (
+    "tests/chaos",
+    "tests/e2e/test_main_job.py",
+    "tests/http/test_hostile_connections.py",
+    "tests/http/test_wire.py",
+    "tests/store/test_races.py",
+    "tests/trio_asyncpg/test_cancellation.py",
+)
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = True
 
@@ -68,6 +76,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Run the fault tests in their large form; `-- --rounds N` sets how large."""
+    """Run faults, races, hostile input and cancellations in their large form; `-- --rounds N` sets how large."""
     session.install("-q", "-e", ".[test]")
-    session.run("pytest", "tests/chaos", "-x", *(session.posargs or ["--rounds", "1000"]))
+    session.run("pytest", "-s", *LARGE, *(session.posargs or ["--rounds", "1000"]))

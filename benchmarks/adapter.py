@@ -189,7 +189,8 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _measure_here(rounds: int, queries: int) -> dict[str, Any]:
+def measure_here(rounds: int = ROUNDS, queries: int = QUERIES) -> dict[str, Any]:
+    """Measure against an embedded PostgreSQL made for it."""
     from regsvc.store.embedded import open_embedded  # noqa: PLC0415  # the measured processes must not pay for it
 
     with tempfile.TemporaryDirectory(prefix="regsvc-bench-") as folder, open_embedded(Path(folder)) as cluster:
@@ -209,7 +210,7 @@ def main(argv: list[str]) -> int:
     if knobs.way:
         print(WAYS[knobs.way](knobs.dsn, knobs.queries))
         return 0
-    result = _measure_here(knobs.rounds, knobs.queries)
+    result = measure_here(knobs.rounds, knobs.queries)
     print(table(result))
     if knobs.json:
         knobs.json.write_text(json.dumps(result, indent=1), "utf-8")
