@@ -76,6 +76,24 @@ class Ledger:
                 self.acknowledged[claim] = email
                 await self.activate(http, service, claim, email)
 
+    async def crowd(self, service: Service, name: str, *, every: float, enough: trio.Event) -> None:
+        """Register address after address until `enough`, without waiting for codes; ends when each was activated."""
+        async with (
+            httpx.AsyncClient(timeout=10, verify=PLAIN) as http,
+            trio.open_nursery() as waiting,
+        ):
+            number = 0
+            while not enough.is_set():
+                number += 1
+                email = f"{name}-{number}@example.test"
+                registered = await self._ask(http, service, "register", json={"email": email, "password": PASSWORD})
+                if registered is not None and registered.status_code == 201:
+                    claim = UUID(registered.json()["id"])
+                    self.acknowledged[claim] = email
+                    waiting.start_soon(self.activate, http, service, claim, email, name=f"activate {email}")
+                with trio.move_on_after(every):
+                    await enough.wait()
+
     async def activate(self, http: httpx.AsyncClient, service: Service, claim: UUID, email: str) -> None:
         """Wait for the address's code and show it, until there is an answer."""
         await until(lambda: email in self.codes, math.inf)
