@@ -92,7 +92,7 @@ class Sink:
         """End every conversation that is still going on (on the loop)."""
         for server in tuple(self.servers):
             server.abort()
-        while self.connections:
+        while self.connections:  # noqa: ASYNC110 - their ends are told by the transports, which know no event
             await asyncio.sleep(0)  # each is told in its turn
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
