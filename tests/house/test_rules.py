@@ -94,6 +94,11 @@ def test_a_file(path: Path) -> None:
             assert "deadline" in said(call) or "deadline" in above, f"{where} shields without a deadline"
 
 
+def test_tests_and_benchmarks_keep_to_a_room_a_file_too() -> None:
+    files = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    assert {path.name for path in files if len(path.read_text("utf-8").splitlines()) > LINES_MAX} == set()
+
+
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_a_cancel_has_its_reason(path: Path) -> None:
     for node in nodes(path):

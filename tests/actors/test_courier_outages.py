@@ -1,0 +1,177 @@
+"""The mailer while its relay or its database is away."""
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from regsvc.actors.tally import Pace
+from regsvc.domain.delivery import Accepted, Outage, Outcome, Parcel
+from regsvc.ports import Dispatch
+from tests.actors.office import PACE, Office, Unplugged
+from tests.fakes import Post, Relay, accept
+from tests.lines import Lines
+
+# ------------------------------------------------------------------------------------------------ the relay
+
+
+async def test_an_outage_is_probed_by_one_mail_at_a_time_and_costs_no_try(
+    autojump_clock: MockClock, log: Lines
+) -> None:
+    plug = Unplugged()
+    office = Office(relay=Relay(plug))
+    async with office.open():
+        plug.away = True
+        for n in range(30):
+            office.post.post(f"p{n}@example.org")
+        office.ring()
+        await office.until(lambda: bool(log.of("mail_channel_down")))
+        office.relay.most_at_once = 0
+        for _ in range(2000):
+            office.ring()
+            await trio.sleep(0.3)
+        assert office.relay.most_at_once == 1
+        assert len(plug.tried) < 600 / 7.5 + 20, "a relay that is away is left alone for up to 15 s"
+        assert office.tally.statistics().outages > 1
+        plug.away = False
+        assert await office.until(office.post.settled) <= 30
+    assert Counter(office.relay.recipients()) == Counter(f"p{n}@example.org" for n in range(30))
+    assert max(row.attempts for row in office.post.rows.values()) <= 2
+    assert len(log.of("mail_channel_down")) == 1
+    [up] = log.of("mail_channel_up")
+    assert up["down_s"] >= 600
+    assert office.tally.statistics().outages == 0
+
+
+@pytest.mark.parametrize("mails", [1, PACE.concurrency])
+async def test_a_relay_that_restarts_is_no_outage(autojump_clock: MockClock, log: Lines, mails: int) -> None:
+    async def behave(dispatch: Dispatch) -> Outcome:
+        await trio.sleep(0.01)
+        return Outage("connection reset") if office.relay.tries[dispatch.to] == 1 else Accepted()
+
+    office = Office(relay=Relay(behave))
+    for n in range(mails):
+        office.post.post(f"p{n}@example.org")
+    async with office.open():
+        assert await office.until(office.post.settled) < 1
+    assert not [event for event in log.events if event.startswith("mail_channel")]
+
+
+async def test_who_is_cut_off_while_others_get_through_spends_tries(autojump_clock: MockClock, log: Lines) -> None:
+    async def behave(dispatch: Dispatch) -> Outcome:
+        if dispatch.to.startswith("cut"):
+            await trio.sleep(1)
+            return Outage("closed before the dot")
+        return await accept(dispatch)
+
+    office = Office(relay=Relay(behave))
+    cut = office.post.post("cut@example.org")
+    async with office.open():
+        for n in range(2000):
+            office.post.post(f"p{n}@example.org")
+            office.ring()
+            await trio.sleep(0.5)
+            if cut.state == "dead":
+                break
+    assert cut.state == "dead"
+    assert office.relay.tries["cut@example.org"] == 8
+    assert not log.of("mail_channel_down")
+
+
+# --------------------------------------------------------------------------------------------- the database
+
+
+async def test_a_lost_database_is_said_once_and_waited_for(autojump_clock: MockClock, log: Lines) -> None:
+    office = Office()
+    async with office.open():
+        await trio.sleep(1)
+        office.post.trouble.away = True
+        office.post.post("ada@example.org")
+        office.ring()
+        await trio.sleep(60)
+        office.post.trouble.away = False
+        assert await office.until(office.post.settled) < 1.2
+    assert [log.events.count(event) for event in ("database_unavailable", "database_recovered")] == [1, 1]
+    assert office.post.trouble.calls < 200
+
+
+@pytest.mark.parametrize("away_for", [120 + n / 7 for n in range(7)])  # the lease lapsed; who comes first varies
+def test_what_was_sent_is_written_down_however_long_the_database_is_away(away_for: float, log: Lines) -> None:
+    async def main() -> None:
+        post = Post()
+
+        async def behave(_: Dispatch) -> Outcome:
+            await trio.sleep(0.01)
+            post.trouble.away = True
+            return Accepted()
+
+        office = Office(post, Relay(behave))
+        row = post.post("ada@example.org")
+        async with office.open():
+            await trio.sleep(away_for)
+            post.trouble.away = False
+            await office.until(post.settled)
+        assert office.relay.tries["ada@example.org"] == 1
+        assert row.state == "sent"
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_a_lease_is_renewed_while_its_mail_is_on_the_way(autojump_clock: MockClock) -> None:
+    async def behave(_: Dispatch) -> Outcome:
+        await trio.sleep(50)
+        return Accepted()
+
+    pace = Pace(timeout=timedelta(seconds=60), code_lifetime=timedelta(minutes=10))
+    office = Office(relay=Relay(behave), pace=pace)
+    row = office.post.post("ada@example.org")
+    async with office.open():
+        await office.until(office.post.settled)
+    assert (row.state, row.attempts) == ("sent", 1)
+    assert office.post.renewed >= 9
+
+
+async def test_a_lease_that_could_not_be_renewed_is_no_reason_to_end(autojump_clock: MockClock, log: Lines) -> None:
+    post = Post()
+
+    async def behave(_: Dispatch) -> Outcome:
+        post.trouble.away = True
+        await trio.sleep(8)
+        post.trouble.away = False
+        return Accepted()
+
+    office = Office(post, Relay(behave))
+    post.post("ada@example.org")
+    async with office.open():
+        await office.until(post.settled)
+    assert log.events.count("database_unavailable") == 1
+
+
+async def test_mails_that_another_mailer_is_taking_are_not_fought_for(autojump_clock: MockClock) -> None:
+    office = Office(Post(contested=True))
+    office.post.post("ada@example.org")
+    async with office.open():
+        await trio.sleep(1)
+        assert len(office.post.leases) <= 12
+        office.post.contested = False
+        await office.until(office.post.settled)
+
+
+async def test_a_database_that_does_not_answer_is_away_too(autojump_clock: MockClock, log: Lines) -> None:
+    class Frozen(Post):
+        frozen = True
+
+        async def done(self, parcel: Parcel) -> None:
+            if self.frozen:
+                self.frozen = False
+                await trio.sleep_forever()
+            await super().done(parcel)
+
+    office = Office(Frozen())
+    office.post.post("ada@example.org")
+    async with office.open():
+        await office.until(office.post.settled)
+    assert [log.events.count(event) for event in ("database_unavailable", "database_recovered")] == [1, 1]
+    assert office.relay.tries["ada@example.org"] == 1
