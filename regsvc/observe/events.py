@@ -15,7 +15,6 @@ Event = Literal[
     "actor_restarted",
     "actor_started",
     "actor_stopped",
-    "code_guessing_suspected",
     "code_minted",
     "connection_contained",
     "connection_cut",
@@ -78,7 +77,6 @@ _TABLE: Final[dict[Event, tuple[Level, str]]] = {
     "activation_refused": ("info", "refusal address"),
     "resend_accepted": ("info", "registration_id address"),
     "resend_refused": ("info", "refusal address"),
-    "code_guessing_suspected": ("warning", "refused window_s"),
     # Mail
     "code_minted": ("info", "mail_id subject_id letter attempts"),
     "mail_sent": ("info", "mail_id subject_id letter attempts accept_ms send_ms"),
