@@ -7,7 +7,7 @@ Rule 4. A proof names the very hash it was checked against: what changed between
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -20,6 +20,7 @@ from regsvc.domain.values import Email, Locale, Username
 
 DAY: Final = timedelta(hours=24)
 HOUR: Final = timedelta(hours=1)
+NO_PASSWORD: Final = "!"  # noqa: S105 - what is stored where an account has none: no password is ever right
 ON_THE_WAY_MAX: Final = timedelta(minutes=10)  # how long a mail that was not sent yet keeps an address taken
 
 
@@ -83,6 +84,7 @@ class Claim:
     locale: Locale | None = None
     client: str | None = None
     code: Code | None = None
+    verify: Code | None = None  # the longer code, which proves the address without the password
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,11 @@ class Address:
     owner: Owner | None = None
     claims: tuple[Claim, ...] = ()  # newest first
     failures: Tally = Tally()  # wrong codes, over all claims, in 24 h
+    verify_failures: Tally = Tally()  # wrong codes that came without a password, in 24 h: anybody can spend these
     mails: Tally = Tally()  # mails caused, in 1 h
     mailed_at: datetime | None = None
+    asked: Tally = Tally()  # letters that anybody may ask for, in 1 h
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +144,17 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """The claimant shows a code; `macs` holds, per claim proved, the MAC the shown code has there."""
+    """The claimant shows a code; `macs` holds, per claim proved, the MACs the shown code has there, one a secret."""
 
     proof: Proof
-    macs: Mapping[UUID, bytes] = field(repr=False)
+    macs: Mapping[UUID, Sequence[bytes]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Somebody shows the longer code, and no password; `macs` holds, per claim, the MACs the shown code has there."""
+
+    macs: Mapping[UUID, Sequence[bytes]] = field(repr=False)
 
 
 T = TypeVar("T", bound=Claim | Owner)
@@ -250,14 +262,18 @@ def activate(state: Address, event: Activate, now: datetime, rules: Rules) -> St
         refused = Refused(Refusal.TOO_MANY_ATTEMPTS, attempts_left=0, retry_after=wait)
         return Step(state, refused)
     for claim, code in open_codes:
-        if hmac.compare_digest(code.mac, event.macs.get(claim.id, b"")):
-            return _activated(state, claim, now)
+        if _same(code, event.macs.get(claim.id, ())):
+            return _activated(state, claim, claim.password_hash, now)
     return _one_try_less(replace(state, failures=failures), *open_codes[0], now, rules)
 
 
-def _activated(state: Address, claim: Claim, now: datetime) -> Step[Owner]:
+def _same(code: Code, shown: Sequence[bytes]) -> bool:
+    return any(hmac.compare_digest(code.mac, mac) for mac in shown)
+
+
+def _activated(state: Address, claim: Claim, password_hash: str, now: datetime) -> Step[Owner]:
     # Every other claim to the address goes with it: their passwords and codes prove nothing any more.
-    owner = Owner(claim.id, claim.email, claim.password_hash, now)
+    owner = Owner(claim.id, claim.email, password_hash, now)
     return Step(replace(state, owner=owner, claims=()), owner, (Publish("user.activated", claim.id),))
 
 
@@ -271,6 +287,44 @@ def _one_try_less(state: Address, claim: Claim, code: Code, now: datetime, rules
     )
     left = min(rules.code_attempts - spent.failures, rules.code_failures_per_day - after.failures.count)
     return Step(after, Refused(Refusal.INVALID_ACTIVATION_CODE, attempts_left=left))
+
+
+def verify(state: Address, event: Verify, now: datetime, rules: Rules) -> Step[Owner]:
+    """Make a claim the account of its address by the longer code alone, or spend a try of those without a password.
+
+    Whoever reads the mail is not shown to be who chose the claim's password, so the account begins without one: else
+    somebody could register another's address, wait for him to prove it, and log in. To whoever lacks the code, an
+    address with an account, with claims, and with nothing at all are one: all of them have the same tries.
+    """
+    failures = state.verify_failures.within(DAY, now)
+    if failures.since is not None and failures.count >= rules.code_failures_per_day:
+        return Step(state, Refused(Refusal.TOO_MANY_ATTEMPTS, retry_after=failures.since + DAY - now))
+    claims = () if state.owner is not None else state.claims
+    codes = [(claim, claim.verify) for claim in claims if claim.verify is not None and now < claim.expires_at]
+    for claim, code in codes:
+        if code.failures < rules.code_attempts and _same(code, event.macs.get(claim.id, ())):
+            if now >= code.expires_at:
+                return Step(state, Refused(Refusal.ACTIVATION_CODE_EXPIRED))
+            return _activated(state, claim, NO_PASSWORD, now)
+    spent = {claim.id: replace(claim, verify=replace(code, failures=code.failures + 1)) for claim, code in codes}
+    claims = tuple(spent.get(claim.id, claim) for claim in state.claims)
+    return Step(
+        replace(state, claims=claims, verify_failures=failures.plus_one(now)),
+        Refused(Refusal.INVALID_ACTIVATION_CODE),
+    )
+
+
+def ask(state: Address, letter: Letter, subject: UUID, now: datetime, rules: Rules) -> tuple[Address, tuple[Mail, ...]]:
+    """Have a letter sent that anybody may ask for; nothing is sent too soon after the last one, and nobody is told.
+
+    `subject` is whom the letter is for, or an id that nobody has: the same is done for both. These letters are counted
+    apart from those that a registration causes, so that a stranger who asks for them keeps nobody from registering.
+    """
+    asked = state.asked.within(HOUR, now)
+    soon = state.asked_at is not None and now < state.asked_at + rules.resend_cooldown
+    if rules.limit_mails and (soon or asked.count > rules.resends_per_hour):
+        return state, ()
+    return replace(state, asked=asked.plus_one(now), asked_at=now), (Mail(letter, subject),)
 
 
 def claims_proved(state: Address, proof: Proof, now: datetime) -> tuple[Claim, ...] | Refused:

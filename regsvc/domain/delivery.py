@@ -1,12 +1,14 @@
 """How mail leaves: which letters there are, and what becomes of a parcel after a try; nothing is sent here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final, assert_never
 from uuid import UUID
 
 NOT_AFTER: Final = timedelta(minutes=30)  # a first code that comes later than this helps nobody
+NOTICE_NOT_AFTER: Final = timedelta(days=3)  # a notice tells what happened, and is worth reading late
 OUTAGE_WAIT_MAX: Final = timedelta(seconds=15)  # mail is out within 30 s of the relay's return (invariant I1)
 DEFER_WAIT: Final = timedelta(seconds=3)  # doubled at each try: eight tries span 6 minutes, longer than greylisting
 DEFER_WAIT_MAX: Final = timedelta(minutes=5)
@@ -16,23 +18,52 @@ ERROR_MAX: Final = 300  # characters of a relay's words that are kept
 class Letter(Enum):
     """The letters the service writes; the value is the outbox row's topic and the template's name."""
 
-    ACTIVATION = "activation"
+    ACTIVATION = "activation"  # to a claim: the short code, which needs the claim's password
+    VERIFY = "verify"  # to a claim: the longer code, which is a proof alone
+    RESET = "reset"  # to a user: the 128-bit token of a new password
+    CHANGE_EMAIL = "change_email"  # to the address that a user wants to have: a code
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name
+    EMAIL_CHANGED = "email_changed"  # to the address that it was
+    NEW_DEVICE = "new_device"
+
+    @property
+    def notice(self) -> bool:
+        """Whether it tells what happened, and carries no secret."""
+        return self in _NOTICES
+
+    @property
+    def not_after(self) -> timedelta:
+        """How long after it was asked for it may still be sent."""
+        return NOTICE_NOT_AFTER if self.notice else NOT_AFTER
+
+
+_NOTICES: Final = frozenset((Letter.PASSWORD_CHANGED, Letter.EMAIL_CHANGED, Letter.NEW_DEVICE))
 
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """A letter that must reach the subject."""
+    """A letter that must reach the subject; `data` is what it says besides, no secret among it.
+
+    A subject that does not exist (any more) is no error: its mail is dropped when it would be written.
+    """
 
     letter: Letter
     subject: UUID
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Something that happened and is written into the audit trail under `name`."""
+    """Something that happened and is written into the audit trail under `name`; no secret is in `data`.
+
+    `actor` is the account that did it, None for the subject itself, the service, or a machine with the admin token.
+    """
 
     name: str
     subject: UUID
+    actor: UUID | None = None
+    ip: str | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 Effect = Mail | Publish
@@ -50,6 +81,7 @@ class Parcel:
     created_at: datetime
     leased_at: datetime
     not_after: datetime
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ and IDNA (UTS 46) and RFC 5321 are nothing to write again.
 import hmac
 import re
 import unicodedata
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NewType, NoReturn
+from uuid import UUID
 
 import email_validator
 import idna
@@ -21,6 +23,7 @@ EmailKey = NewType("EmailKey", str)
 EMAIL_MAX: Final = 254  # octets; RFC 5321 4.5.3.1.3 without the angle brackets
 USERNAME: Final = re.compile(r"[a-z0-9_.-]{3,32}")
 LOCALE: Final = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8}){0,3}")  # the part of BCP 47 that letters are written in
+_RESET_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 octets in base64url without padding
 _CODE_NOISE: Final = str.maketrans(
     "", "", " -\u00a0\u2010\u2011\u2012\u2013"
 )  # what people and mail programs put into codes
@@ -192,3 +195,24 @@ def read_code(text: str, digits: int) -> Secret | Flaw:
     if len(code) == digits and code.isascii() and code.isdigit():
         return Secret(code)
     return Flaw("invalid_code", f"The code has {digits} digits, sent as a string.")
+
+
+@dataclass(frozen=True, slots=True)
+class ResetToken:
+    """What opens a new password: whose it is, and 128 random bits that are stored nowhere but as a MAC."""
+
+    subject: UUID
+    secret: Secret
+
+    def text(self) -> Secret:
+        """Return it as it stands in the letter: 43 characters that need no quoting in a URL."""
+        octets = self.subject.bytes + bytes.fromhex(self.secret.reveal())
+        return Secret(urlsafe_b64encode(octets).rstrip(b"=").decode("ascii"))
+
+    @classmethod
+    def parse(cls, text: str) -> "ResetToken | None":
+        """Read it back; None for what was never one."""
+        if not _RESET_TOKEN.fullmatch(text):
+            return None
+        octets = urlsafe_b64decode(text + "=")
+        return cls(UUID(bytes=octets[:16]), Secret(octets[16:].hex()))

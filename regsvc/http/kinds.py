@@ -56,6 +56,62 @@ INVALID_CREDENTIALS = Kind(
     "The service does not say which of the two is wrong, nor whether the address is known.",
     "Send `Authorization: Basic` with the address and the password of the registration, in UTF-8.",
 )
+INVALID_CODE = Kind(
+    "InvalidCode",
+    400,
+    "The code is wrong",
+    "This is not the code of the newest mail.",
+    "The code that was mailed to the new address is another one.",
+    "Take the code from the newest mail. `attempts_left` says how often it may still be tried.",
+)
+INVALID_RESET_TOKEN = Kind(
+    "InvalidResetToken",
+    400,
+    "The reset token is not good",
+    "The reset token is wrong, was used, or has expired.",
+    "A reset token works once, for a short time, and only the newest one of an account does.",
+    "Ask for a new one with `POST /v1/auth/forgot-password`.",
+)
+INVALID_ACCESS_TOKEN = Kind(
+    "InvalidAccessToken",
+    401,
+    "The access token is missing or not good",
+    "The access token is missing, wrong, or expired, or its session has ended.",
+    "The route needs `Authorization: Bearer` with the access token of a session that lives.",
+    "Get a new one with `POST /v1/auth/refresh`; where that is refused too, log in again.",
+)
+INVALID_REFRESH_TOKEN = Kind(
+    "InvalidRefreshToken",
+    401,
+    "The refresh token is not good",
+    "The refresh token is wrong, was used, or has expired, or its session has ended.",
+    "A refresh token works once; its use gives the next one. One that is shown again later ends the session.",
+    "Log in again.",
+)
+NOT_ACTIVATED = Kind(
+    "NotActivated",
+    403,
+    "The address is not proved yet",
+    "The password is right, but the account is not activated yet.",
+    "The registration waits for the code that was mailed.",
+    "Activate with `POST /v1/users/activate`; `POST /v1/users/resend-code` sends a new code.",
+)
+ACCOUNT_DISABLED = Kind(
+    "AccountDisabled",
+    403,
+    "The account is disabled",
+    "This account is disabled.",
+    "An administrator has disabled the account.",
+    "Ask the operator of the service.",
+)
+FORBIDDEN = Kind(
+    "Forbidden",
+    403,
+    "This is not yours to do",
+    "This needs rights that you do not have.",
+    "Who asks is known, but may not do this.",
+    "Ask an administrator.",
+)
 NOT_FOUND = Kind(
     "NotFound",
     404,
@@ -95,6 +151,22 @@ USER_ALREADY_ACTIVATED = Kind(
     "This account is active already.",
     "The address was proved before; there is nothing left to activate and no code to send.",
     "Go on as after an activation.",
+)
+CODE_EXPIRED = Kind(
+    "CodeExpired",
+    410,
+    "The code has expired",
+    "There is no code that is still good.",
+    "The code lives for a short time from the moment its mail is handed over, and none is alive now.",
+    "Ask for the change again.",
+)
+LAST_ADMIN = Kind(
+    "LastAdmin",
+    409,
+    "This is the last administrator",
+    "This is the last administrator; somebody has to be one.",
+    "Without this account nobody could administer the service.",
+    "Make somebody else an administrator first.",
 )
 ACTIVATION_CODE_EXPIRED = Kind(
     "ActivationCodeExpired",
@@ -207,13 +279,22 @@ KINDS: Final[Mapping[str, Kind]] = {
     for kind in (
         MALFORMED_REQUEST,
         INVALID_ACTIVATION_CODE,
+        INVALID_CODE,
+        INVALID_RESET_TOKEN,
         INVALID_CREDENTIALS,
+        INVALID_ACCESS_TOKEN,
+        INVALID_REFRESH_TOKEN,
+        NOT_ACTIVATED,
+        ACCOUNT_DISABLED,
+        FORBIDDEN,
         NOT_FOUND,
         METHOD_NOT_ALLOWED,
         REQUEST_TIMEOUT,
         USER_ALREADY_EXISTS,
         USER_ALREADY_ACTIVATED,
         ACTIVATION_CODE_EXPIRED,
+        CODE_EXPIRED,
+        LAST_ADMIN,
         PAYLOAD_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         VALIDATION_ERROR,

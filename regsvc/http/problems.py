@@ -86,14 +86,45 @@ REFUSALS: Final[Mapping[Refusal, Told]] = {
         ),
         (Refusal.TOO_MANY_MAILS, kinds.RATE_LIMIT_EXCEEDED, "This address was sent too many mails lately.", None, ()),
         (Refusal.RESEND_TOO_SOON, kinds.RESEND_TOO_SOON, None, None, ()),
+        (Refusal.NOT_ACTIVATED, kinds.NOT_ACTIVATED, None, "Activate with POST /v1/users/activate.", ()),
+        (Refusal.ACCOUNT_DISABLED, kinds.ACCOUNT_DISABLED, None, None, ()),
+        (Refusal.INVALID_ACCESS_TOKEN, kinds.INVALID_ACCESS_TOKEN, None, None, ()),
+        (Refusal.INVALID_REFRESH_TOKEN, kinds.INVALID_REFRESH_TOKEN, None, "Log in again.", ()),
+        (
+            Refusal.INVALID_RESET_TOKEN,
+            kinds.INVALID_RESET_TOKEN,
+            None,
+            "Ask for a new one with POST /v1/auth/forgot-password.",
+            (),
+        ),
+        (Refusal.INVALID_CODE, kinds.INVALID_CODE, None, None, ()),
+        (Refusal.CODE_EXPIRED, kinds.CODE_EXPIRED, None, "Ask for the change again: POST /v1/users/me/email.", ()),
+        (Refusal.WRONG_PASSWORD, kinds.INVALID_CREDENTIALS, "The password is wrong.", None, ()),
+        (Refusal.WEAK_PASSWORD, kinds.WEAK_PASSWORD, None, None, ()),
+        (Refusal.NOT_ADMIN, kinds.FORBIDDEN, "This is for administrators.", None, ()),
+        (
+            Refusal.CSRF_SUSPECTED,
+            kinds.FORBIDDEN,
+            "The request carries a cookie, but comes from a page of another origin.",
+            None,
+            (),
+        ),
+        (Refusal.NO_SUCH_USER, kinds.NOT_FOUND, "There is no such user.", None, ()),
+        (Refusal.NO_SUCH_SESSION, kinds.NOT_FOUND, "There is no such session.", None, ()),
+        (Refusal.NO_SUCH_MAIL, kinds.NOT_FOUND, "There is no such mail, or it is not a dead one.", None, ()),
+        (Refusal.LAST_ADMIN, kinds.LAST_ADMIN, None, None, ()),
     )
 }
 
 
 def told(refused: Refused) -> Told:
     """Word a refusal."""
+    words = REFUSALS[refused.why]
+    if refused.flaw is not None:
+        fault = Fault(field=refused.field or "password", message=refused.flaw.message, code=refused.flaw.code)
+        words = replace(words, detail=fault.message, errors=(fault,))
     return replace(
-        REFUSALS[refused.why],
+        words,
         attempts_left=refused.attempts_left,
         retry_after=refused.retry_after,
         resend_available_at=refused.resend_available_at,

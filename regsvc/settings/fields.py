@@ -156,6 +156,10 @@ class Settings(BaseModel):
     secret: Annotated[Hidden, AfterValidator(_long_enough)] | None = _field(
         None, "Every key is derived from it: those that hash passwords with it are lost without it.",
         takes=f"{SECRET_MIN} octets or more", shown="generated once in `dev`")  # fmt: skip
+    secret_previous: Annotated[Hidden, AfterValidator(_long_enough)] | None = _field(
+        None, "A second secret, whose codes, tokens, keys and passwords are good too: the new one before, the old one "
+        "after `SECRET` is exchanged.",
+        takes=f"{SECRET_MIN} octets or more")  # fmt: skip
     code_length: int = _field(4, "Digits of an activation code.", least=4, most=10)
     code_ttl: Seconds = _field(
         _s(60), "How long an activation code lives.", least=_s(10), most=_s(86_400),
@@ -168,9 +172,35 @@ class Settings(BaseModel):
     pending_ttl: Seconds = _field(
         _s(86_400), "When a registration that nobody activated vanishes.",
         least=_s(600), most=_s(31_536_000))  # fmt: skip
+    verify_code_length: int = _field(
+        6, "Digits of a code that proves an address without the password.", least=6, most=10)  # fmt: skip
+    verify_code_ttl: Seconds = _field(_s(600), "How long such a code lives.", least=_s(60), most=_s(86_400))
+    reset_ttl: Seconds = _field(
+        _s(600), "How long the token for a new password lives.", least=_s(60), most=_s(86_400))  # fmt: skip
+    access_ttl: Seconds = _field(_s(1800), "How long an access token lives.", least=_s(10), most=_s(86_400))
+    refresh_ttl: Seconds = _field(
+        _s(604_800), "How long a refresh token lives, from its making.", least=_s(60), most=_s(31_536_000))  # fmt: skip
+    session_max: Seconds = _field(
+        _s(2_592_000), "How long a session lives, however often it is refreshed.",
+        least=_s(60), most=_s(31_536_000))  # fmt: skip
+    refresh_grace: Seconds = _field(
+        _s(10), "How long a used refresh token gives the same answer again.", least=_s(0), most=_s(60))  # fmt: skip
+    jwt_algorithm: Literal["EdDSA", "HS256"] = _field("EdDSA", "How access tokens are signed.")
+    jwt_issuer: str | None = _field(None, "The `iss` of access tokens.", shown="`PUBLIC_URL`")
+    jwt_audience: str = _field("regsvc", "The `aud` of access tokens.")
+    cookies: bool = _field(
+        default=False,
+        meaning="Refresh tokens in a cookie that scripts cannot read, instead of in the answer.",
+    )
+    admin_token: Annotated[Hidden, AfterValidator(_long_enough)] | None = _field(
+        None, "What a machine shows as its bearer token to administer.",
+        takes=f"{SECRET_MIN} octets or more")  # fmt: skip
     duplicate_policy: Literal["conflict", "claims"] = _field(
         "conflict", "A second registration of an address while the first is live: refused, or a claim beside it."
     )
+    password_hash: Literal["bcrypt", "argon2id"] = _field(
+        "bcrypt", "How new passwords are hashed; all are verified, and made anew at a login. `argon2id` needs the "
+        "extra `argon2`.")  # fmt: skip
     password_rounds: int = _field(
         12, f"bcrypt's cost, as a power of two; under {ROUNDS_MIN} only in `dev`.", least=4, most=16)  # fmt: skip
     password_min: int = _field(8, "Characters of a new password, at least.", least=1, most=128)
@@ -223,6 +253,11 @@ class Settings(BaseModel):
             place = f"{host}:{self.database_port}/{quote(self.database_name, safe='')}"
         return Secret(f"postgresql://{quote(self.database_user, safe='')}{password}@{place}")
 
+    @property
+    def issuer(self) -> str:
+        """The `iss` of access tokens."""
+        return self.jwt_issuer or self.public_url
+
     def telling(self, **changed: object) -> Self:
         """Return settings with some values changed by the program itself; they are not checked again."""
         return self.model_copy(update=changed)
@@ -258,6 +293,8 @@ def _disagreements(told: Settings) -> Iterable[tuple[bool, str]]:
             f"{EMBEDDED_ROOM}: take fewer, or name a database in REGSVC_DATABASE_URL"
         ),
     )
+    yield told.refresh_ttl <= told.session_max, "REGSVC_REFRESH_TTL is above SESSION_MAX"
+    yield told.access_ttl <= told.session_max, "REGSVC_ACCESS_TTL is above SESSION_MAX"
     yield told.password_min <= told.password_max, "REGSVC_PASSWORD_MIN is above PASSWORD_MAX"
     yield bool(told.roles), "REGSVC_ROLES names no role; it takes some of http, mailer, sweeper"
     login = told.smtp_username is None or told.smtp_password is not None

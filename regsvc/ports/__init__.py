@@ -1,0 +1,60 @@
+"""What the inside asks of the outside: Protocols, the values that cross them, and `Unavailable`.
+
+Whoever implements a port raises `Unavailable` where the foreign library enters, and lets every other error through:
+those are bugs. Times are aware and on the database's clock; `timedelta` wherever a duration leaves a function.
+"""
+
+from regsvc.ports.account import Accounts, Directory, MailState, MailStatus, News
+from regsvc.ports.crypto import Access, Crypto, KeyShelf, Passwords, SigningKey, Tokens
+from regsvc.ports.delivery import (
+    BoxedMail,
+    Dispatch,
+    Mailbag,
+    Mailbox,
+    MailDesk,
+    MailRow,
+    Minted,
+    OutboxCounts,
+    Transport,
+)
+from regsvc.ports.operations import Housekeeping, Notice, NoticeKind, Notices, Probe, Swept
+from regsvc.ports.outage import Unavailable
+from regsvc.ports.session import Members, People, Sessions, Visit
+from regsvc.ports.unit import Begin, Outgoing, Unit
+
+__all__ = [
+    "Access",
+    "Accounts",
+    "Begin",
+    "BoxedMail",
+    "Crypto",
+    "Directory",
+    "Dispatch",
+    "Housekeeping",
+    "KeyShelf",
+    "MailDesk",
+    "MailRow",
+    "MailState",
+    "MailStatus",
+    "Mailbag",
+    "Mailbox",
+    "Members",
+    "Minted",
+    "News",
+    "Notice",
+    "NoticeKind",
+    "Notices",
+    "OutboxCounts",
+    "Outgoing",
+    "Passwords",
+    "People",
+    "Probe",
+    "Sessions",
+    "SigningKey",
+    "Swept",
+    "Tokens",
+    "Transport",
+    "Unavailable",
+    "Unit",
+    "Visit",
+]
