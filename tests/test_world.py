@@ -372,4 +372,4 @@ def test_the_openapi_document_is_the_one_that_is_served(scene: Scene) -> None:
 
 
 def test_sql_and_the_package_s_data_lie_where_an_editable_install_finds_them() -> None:
-    assert (Path(world.__file__).parents[1] / "sql" / "migrations").is_dir()
+    assert (Path(world.__file__).parents[2] / "sql" / "migrations").is_dir()
