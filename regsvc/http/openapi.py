@@ -94,7 +94,13 @@ def document(routes: Sequence[Route], writer: Writer, rules: Rules) -> Json:
                     "type": "http",
                     "scheme": "basic",
                     "description": "Address and password of the registration, in UTF-8 (RFC 7617).",
-                }
+                },
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The access token of a login (RFC 6750).",
+                },
             },
             "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
         },
@@ -137,8 +143,8 @@ def _operation(route: Route, path: str, writer: Writer, rules: Rules) -> Json:
     }
     if route.description:
         operation["description"] = route.description
-    if route.auth is Auth.BASIC:
-        operation["security"] = [{"basic": []}]
+    if route.auth is not Auth.NONE:
+        operation["security"] = [{route.auth.value: []}]
     if route.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
     if route.body is not None:

@@ -22,12 +22,16 @@ class Auth(Enum):
 
     NONE = "none"
     BASIC = "basic"
+    BEARER = "bearer"
 
 
 class Tag(Enum):
     """What a route is about; the value is its heading in the document."""
 
     ACCOUNT = "Register, activate"
+    SESSION = "Log in, sessions, recovery"
+    PROFILE = "Profile"
+    ADMINISTRATION = "Administration"
     OPERATIONS = "Operations"
     DOCUMENTATION = "Documentation"
     DEVELOPMENT = "Development mailbox"

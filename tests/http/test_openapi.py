@@ -11,7 +11,8 @@ from regsvc.domain.values import PasswordRules
 from regsvc.http import kinds
 from regsvc.http.app import Knobs, describe
 from regsvc.http.front import Front
-from regsvc.http.table import ACCOUNT, routes
+from regsvc.http.table import routes
+from regsvc.http.table.account import ACCOUNT
 from tests.http.doorstep import EMAIL, PASSWORD, URL, Doorstep
 
 Json = dict[str, Any]

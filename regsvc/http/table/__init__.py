@@ -1,0 +1,16 @@
+"""The one route table: it drives the routes, their aliases, and the OpenAPI document.
+
+A test holds app, table and document to each other.
+"""
+
+from regsvc.http.routes import Route
+from regsvc.http.table.account import ACCOUNT
+from regsvc.http.table.development import DEVELOPMENT
+from regsvc.http.table.documentation import DOCUMENTATION
+from regsvc.http.table.ops import OPERATIONS
+from regsvc.http.table.staff import STAFF
+
+
+def routes(*, development: bool) -> tuple[Route, ...]:
+    """Return every route, those of the mailbox only where there is one."""
+    return (*ACCOUNT, *STAFF, *OPERATIONS, *DOCUMENTATION, *(DEVELOPMENT if development else ()))
