@@ -15,10 +15,10 @@ import trio
 from regsvc import observe
 from regsvc.domain import account
 from regsvc.domain.account import Address, Claim, Owner, Proof, Step
-from regsvc.domain.delivery import Mail
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.values import Email, EmailKey, Locale, Secret, Username
-from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords, Unavailable
+from regsvc.flows.transaction import ring_for, transaction
+from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords
 
 T = TypeVar("T", bound=Claim | Owner)
 ACTIVATE: Final = "activate"  # the purpose of the code, in its MAC and in `codes`
@@ -125,7 +125,7 @@ class Accounts:
         proof = await self._prove(who)
         if isinstance(proof, Refused):
             return self._refused("activation_refused", key, proof)
-        macs = {subject: self.crypto.mac(subject, ACTIVATE, code) for subject in proof.hashes}
+        macs = {subject: self.crypto.macs(subject, ACTIVATE, code) for subject in proof.hashes}
         event = account.Activate(proof, macs)
         step, _ = await self._decide(key, lambda state, now: account.activate(state, event, now, self.rules))
         owner = step.outcome
@@ -175,19 +175,13 @@ class Accounts:
         return Proof(opened) if opened else Refused(Refusal.INVALID_CREDENTIALS)
 
     async def _decide(self, key: EmailKey, decide: Callable[[Address, datetime], Step[T]]) -> tuple[Step[T], datetime]:
-        """One transaction: all of it, or nothing; a client that hangs up does not stop it half way."""
-        with trio.move_on_after(self.patience.total_seconds(), shield=True):
-            async with self.begin() as unit:
-                before, now = await unit.accounts.load(key)
-                step = decide(before, now)
-                await unit.accounts.save(key, before, step.state)
-                await unit.outgoing.add(step.effects, trace=observe.trace())
-            # Committed. A client that hangs up cancels us, so nothing after this line may matter:
-            # the bell only saves the mailer one poll of waiting.
-            if any(isinstance(effect, Mail) for effect in step.effects):
-                self.ring()
-            return step, now
-        raise Unavailable("database", f"a transaction took longer than {self.patience.total_seconds():g} s")
+        async with transaction(self.begin, self.patience) as unit:
+            before, now = await unit.accounts.load(key)
+            step = decide(before, now)
+            await unit.accounts.save(key, before, step.state)
+            await unit.outgoing.add(step.effects, trace=observe.trace())
+        ring_for(step.effects, self.ring)
+        return step, now
 
     def _refused(self, event: observe.Event, key: EmailKey, refused: Refused) -> Refused:
         observe.emit(event, refusal=refused.why.value, address=self.crypto.pseudonym(key))
