@@ -23,6 +23,10 @@ EmailKey = NewType("EmailKey", str)
 EMAIL_MAX: Final = 254  # octets; RFC 5321 4.5.3.1.3 without the angle brackets
 USERNAME: Final = re.compile(r"[a-z0-9_.-]{3,32}")
 LOCALE: Final = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8}){0,3}")  # the part of BCP 47 that letters are written in
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322 3.2.3
+_LABEL: Final = r"(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 2.1, RFC 5890 2.3.1 (no R-LDH)
+_PLAIN: Final = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@((?:{_LABEL}\.)+{_LABEL}(?<=[A-Za-z]))")
+_SPECIAL: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES if name != "test")
 _RESET_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 octets in base64url without padding
 _CODE_NOISE: Final = str.maketrans(
     "", "", " -\u00a0\u2010\u2011\u2012\u2013"
@@ -91,12 +95,31 @@ class Email:
         return _read_email(text)
 
 
-@lru_cache(maxsize=4096)  # it takes half a millisecond, and the same address is read at each step of its way
+@lru_cache(maxsize=4096)  # the long way takes 0.2 ms, and the same address is read at each step of its way
 def _read_email(text: str) -> Email | Flaw:
     address = text.strip()
     if len(address.encode("utf-8", "surrogatepass")) > EMAIL_MAX:
         return Flaw("too_long", f"An e-mail address has at most {EMAIL_MAX} octets.")
     address = address.removesuffix(".")
+    key = _plain(address)
+    return _read_any(address) if key is None else Email(address, key)
+
+
+def _plain(address: str) -> EmailKey | None:
+    """Return the key of an address that is plain ASCII, as nearly all are, in 2 µs; None leaves it to the libraries.
+
+    What it takes, `_read_any` takes with the same key: atoms and dots, labels of a host without `--` in the third
+    place (so no Punycode), a last one that ends with a letter, no special-use name. ASCII is its own NFKC.
+    """
+    found = _PLAIN.fullmatch(address)
+    if found is None:
+        return None
+    key = EmailKey(address.lower())
+    return None if f".{key[found.start(1) :]}".endswith(_SPECIAL) else key
+
+
+def _read_any(address: str) -> Email | Flaw:
+    """Read an address of any kind."""
     try:
         typed = _validated(address)
         key = _key(typed.local_part, typed.domain)

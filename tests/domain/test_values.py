@@ -1,10 +1,12 @@
 import pickle
 import string
 
+import email_validator
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from regsvc.domain import values
 from regsvc.domain.values import EMAIL_MAX, Email, Flaw, Locale, PasswordRules, Secret, Username, read_code
 
 
@@ -84,6 +86,45 @@ def test_reading_an_address_never_fails_and_its_key_is_its_own_key(local: str, d
         assert isinstance(again, Email)
         assert again.key == email.key
         assert email.address.strip() == email.address
+
+
+_ATOMS = st.text(string.ascii_letters + string.digits + "!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=70)
+_LABELS = st.from_regex(r"[A-Za-z0-9-]{1,65}", fullmatch=True) | st.sampled_from(["a", "xn--p1ai", "ab--c", "a-b"])
+_TOPS = ["com", "ORG", "test", "x-y", "c0m", "co1", "-", "a", *email_validator.SPECIAL_USE_DOMAIN_NAMES, "xn--p1ai"]
+_LIKELY = st.builds(
+    "{}@{}.{}".format,
+    st.lists(_ATOMS, min_size=1, max_size=3).map(".".join),
+    st.lists(_LABELS, min_size=1, max_size=4).map(".".join),
+    st.sampled_from(_TOPS),
+)
+
+
+@given(_LIKELY | st.from_regex(values._PLAIN, fullmatch=True) | st.text("aZ0.-@+\n é", max_size=12))
+@example("a@localhost.com")
+@example("a@b.LocalHost")
+@example("INFO@x.org")  # a name that RFC 2142 folds
+@example("a@b.com\n")
+@example("a@xn--p1ai.com")
+@example("a" * 64 + "@x.org")
+@example("a" * 65 + "@x.org")
+@example("a@" + "b" * 63 + ".org")
+@example("a@" + "b" * 64 + ".org")
+@example("a@" + "b." * 124 + "org")
+def test_the_short_way_takes_nothing_that_the_long_way_does_not_and_gives_the_same_key(text: str) -> None:
+    address = text.strip()[:EMAIL_MAX].removesuffix(".")
+    key = values._plain(address)
+    if key is not None:
+        assert values._read_any(address) == Email(address, key)
+
+
+@pytest.mark.parametrize("address", ["a@b.co", "A.b+Tag@B-c.CO", "o'hara_1@mail.example.test", "x@1.2.org"])
+def test_what_people_have_goes_the_short_way(address: str) -> None:
+    assert values._plain(address) == address.lower()
+
+
+@pytest.mark.parametrize("address", ["ü@b.co", "a@ü.org", "a@xn--p1ai.org", "a@b.local", "a@b.c0", '"a"@b.co', "a@b"])
+def test_what_needs_a_library_goes_the_long_way(address: str) -> None:
+    assert values._plain(address) is None
 
 
 @pytest.mark.parametrize(("typed", "key"), [("Ada_L.", "ada_l."), (" bob-1 ", "bob-1"), ("ＡＤＡ", "ada")])
