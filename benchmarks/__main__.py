@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import adapter, registrations
+from benchmarks import adapter, light, registrations
 
 OUT = Path(__file__).parent / "out"
 
@@ -20,7 +20,16 @@ def _adapter() -> tuple[str, object]:
     return adapter.table(result), result
 
 
-ALL: dict[str, Callable[[], tuple[str, object]]] = {"adapter": _adapter, "registrations": _registrations}
+def _light() -> tuple[str, object]:
+    result = light.measure()
+    return light.table(result), result
+
+
+ALL: dict[str, Callable[[], tuple[str, object]]] = {
+    "adapter": _adapter,
+    "light": _light,
+    "registrations": _registrations,
+}
 
 
 def main(names: list[str]) -> int:

@@ -1,5 +1,4 @@
-# ruff: noqa: INP001 - a script on its own, in a folder of documents
-"""Make `regsvc/adapters/common_passwords.txt` from zxcvbn's list: `pip install zxcvbn==4.5.0`, then run this.
+"""Make `regsvc/adapters/crypto/common_passwords.txt` from zxcvbn's list: `pip install zxcvbn==4.5.0`, then run this.
 
 Kept are the entries that would pass the length rule (8 characters or more), in the form they are compared in; the
 shorter ones are refused for their length. Blank lines: the first ends what the file says about itself.
@@ -12,7 +11,7 @@ from pathlib import Path
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 SHORTEST = 8
-TARGET = Path(__file__).parent.parent / "regsvc" / "adapters" / "common_passwords.txt"
+TARGET = Path(__file__).parent.parent / "regsvc" / "adapters" / "crypto" / "common_passwords.txt"
 ABOUT = """\
 Passwords that everybody tries first, most common first: one a line, NFKC and casefolded, 8 characters or more.
 Made by docs/make_common_passwords.py from the list "passwords" of {name} {version} (Python Package Index), a port of
