@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from regsvc.domain.account import Address, Claim, Code, Owner, Tally
+from regsvc.domain.account import NO_PASSWORD, Address, Claim, Code, Owner, Tally
 from regsvc.domain.values import EmailKey, Locale, Username
 from regsvc.ports import MailState, MailStatus, Unavailable
 from regsvc.store.database import Database, Row, Session
@@ -53,20 +53,24 @@ class Accounts:
         added = [claim for claim in after.claims if claim.id not in known]
         for claim in added:
             await self._insert(key, after, claim)
-        changed = [claim for claim in after.claims if claim.id in known and claim != known[claim.id]]
+        changed = [(known[claim.id], claim) for claim in after.claims if claim != known.get(claim.id, claim)]
         if changed or (_counters(after) != _counters(before) and not added):
             await self._update(key, after, changed)
 
     async def _activate(self, key: EmailKey, before: Address, owner: Owner) -> None:
         claim = next(claim for claim in before.claims if claim.id == owner.id)
+        # An owner without a password came by the code that proves the address alone; every other knows the claim's.
+        purpose, code = ("verify", claim.verify) if owner.password_hash == NO_PASSWORD else ("activate", claim.code)
         found = await self.sql.row(
             "activate",
             self.session,
             email_key=key,
             id=claim.id,
             password_hash=claim.password_hash,
-            mac=claim.code.mac if claim.code is not None else None,
+            mac=code.mac if code is not None else None,
             activated_at=owner.activated_at,
+            purpose=purpose,
+            owner_password_hash=owner.password_hash,
         )
         if found is None or not found["proved"]:
             raise Unavailable("database", "the registration changed around its address's lock")
@@ -80,7 +84,7 @@ class Accounts:
             email=claim.email,
             email_key=key,
             locale=claim.locale.tag if claim.locale is not None else None,
-            password_hash=claim.password_hash,
+            password_hash=owner.password_hash,
             created_at=claim.created_at,
             activated_at=owner.activated_at,
         )
@@ -105,18 +109,25 @@ class Accounts:
             expires_at=claim.expires_at,
         )
 
-    async def _update(self, key: EmailKey, address: Address, changed: Sequence[Claim]) -> None:
-        codes = [(claim.id, claim.code.failures) for claim in changed if claim.code is not None]
+    async def _update(self, key: EmailKey, address: Address, changed: Sequence[tuple[Claim, Claim]]) -> None:
+        moved = [claim for was, claim in changed if _times(claim) != _times(was)]
+        spent = [
+            (claim.id, purpose, code.failures)
+            for was, claim in changed
+            for purpose, code, before in (("activate", claim.code, was.code), ("verify", claim.verify, was.verify))
+            if code is not None and code != before
+        ]
         await self.sql.none(
             "save_address",
             self.session,
             email_key=key,
             **_counters(address),
-            claims=[claim.id for claim in changed],
-            live_until=[claim.live_until for claim in changed],
-            expires_at=[claim.expires_at for claim in changed],
-            spent=[subject for subject, _ in codes],
-            code_failures=[failures for _, failures in codes],
+            claims=[claim.id for claim in moved],
+            live_until=[claim.live_until for claim in moved],
+            expires_at=[claim.expires_at for claim in moved],
+            spent=[subject for subject, _, _ in spent],
+            purposes=[purpose for _, purpose, _ in spent],
+            code_failures=[failures for _, _, failures in spent],
         )
 
 
@@ -150,8 +161,11 @@ async def _read(sql: Statements, session: Session, key: EmailKey) -> tuple[Addre
         owner=_owner(first),
         claims=tuple(_claim(row) for row in rows if row["id"] is not None),
         failures=Tally(first["failures"] or 0, first["failures_since"]),
+        verify_failures=Tally(first["verify_failures"] or 0, first["verify_failures_since"]),
         mails=Tally(first["mails"] or 0, first["mails_since"]),
         mailed_at=first["mailed_at"],
+        asked=Tally(first["asked"] or 0, first["asked_since"]),
+        asked_at=first["asked_at"],
     )
     return address, first["observed_at"]
 
@@ -173,15 +187,29 @@ def _claim(row: Row) -> Claim:
         username=Username(row["username"], row["username_key"]) if row["username"] is not None else None,
         locale=Locale(row["locale"]) if row["locale"] is not None else None,
         client=row["client"],
-        code=Code(row["mac"], row["code_expires_at"], row["code_failures"]) if row["mac"] is not None else None,
+        code=_code(row["mac"], row["code_expires_at"], row["code_failures"]),
+        verify=_code(row["verify_mac"], row["verify_expires_at"], row["verify_code_failures"]),
     )
+
+
+def _code(mac: bytes | None, expires_at: datetime, failures: int) -> Code | None:
+    return Code(mac, expires_at, failures) if mac is not None else None
+
+
+def _times(claim: Claim) -> tuple[datetime, datetime]:
+    return claim.live_until, claim.expires_at
 
 
 def _counters(address: Address) -> dict[str, object]:
     return {
         "failures": address.failures.count,
         "failures_since": address.failures.since,
+        "verify_failures": address.verify_failures.count,
+        "verify_failures_since": address.verify_failures.since,
         "mails": address.mails.count,
         "mails_since": address.mails.since,
         "mailed_at": address.mailed_at,
+        "asked": address.asked.count,
+        "asked_since": address.asked.since,
+        "asked_at": address.asked_at,
     }

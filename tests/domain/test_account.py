@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import pytest
@@ -19,7 +19,6 @@ from regsvc.domain.account import (
     DuplicatePolicy,
     Owner,
     Proof,
-    Register,
     Resend,
     Rules,
     Step,
@@ -27,43 +26,24 @@ from regsvc.domain.account import (
 )
 from regsvc.domain.delivery import Letter, Mail, Publish
 from regsvc.domain.refusals import Refusal, Refused
-from regsvc.domain.values import Email, EmailKey, Username
-
-NOW = datetime(2026, 11, 20, 11, tzinfo=UTC)
-SECOND = timedelta(seconds=1)
-MINUTE = timedelta(minutes=1)
-EMAIL = Email("Ada@example.org", EmailKey("ada@example.org"))
-RULES = Rules()
-CLAIMS = Rules(duplicates=DuplicatePolicy.CLAIMS)
-RIGHT, WRONG = b"right", b"wrong"
-
-
-def registering(number: int = 1) -> Register:
-    return Register(UUID(int=number), EMAIL, f"hash-{number}")
-
-
-def claimed(number: int = 1, *, code: Code | None = None, at: datetime = NOW) -> Claim:
-    return Claim(UUID(int=number), EMAIL.address, f"hash-{number}", at, at + MINUTE, at + account.DAY, code=code)
-
-
-def live(mac: bytes = RIGHT, failures: int = 0) -> Code:
-    return Code(mac, NOW + MINUTE, failures)
-
-
-def proof(*numbers: int) -> Proof:
-    return Proof({UUID(int=number): f"hash-{number}" for number in numbers})
-
-
-def showing(mac: bytes, *numbers: int) -> Activate:
-    return Activate(proof(*numbers), {UUID(int=number): mac for number in numbers})
-
-
-def refused(outcome: object) -> Refused:
-    assert isinstance(outcome, Refused)
-    return outcome
-
-
-OWNER = Owner(UUID(int=1), EMAIL.address, "hash-1", NOW)
+from regsvc.domain.values import Username
+from tests.domain.addresses import (
+    CLAIMS,
+    EMAIL,
+    MINUTE,
+    NOW,
+    OWNER,
+    RIGHT,
+    RULES,
+    SECOND,
+    WRONG,
+    claimed,
+    live,
+    proof,
+    refused,
+    registering,
+    showing,
+)
 
 
 def test_a_registration_is_a_claim_with_a_mail() -> None:
@@ -161,7 +141,7 @@ def test_who_proves_nothing_learns_nothing(decide: str) -> None:
         if decide == "resend":
             outcome: object = account.resend(state, Resend(changed), NOW, RULES).outcome
         else:
-            outcome = account.activate(state, Activate(changed, {UUID(int=1): RIGHT}), NOW, RULES).outcome
+            outcome = account.activate(state, Activate(changed, {UUID(int=1): (RIGHT,)}), NOW, RULES).outcome
         assert outcome == Refused(Refusal.INVALID_CREDENTIALS)
 
 
@@ -207,13 +187,13 @@ def test_a_code_that_was_not_minted_yet_is_answered_like_an_expired_one() -> Non
 
 def test_another_claim_s_code_opens_nothing() -> None:
     state = Address(claims=(claimed(2, code=live(b"two")), claimed(1, code=live(b"one"))))
-    event = Activate(proof(1), {UUID(int=1): b"two", UUID(int=2): b"two"})
+    event = Activate(proof(1), {UUID(int=1): (b"two",), UUID(int=2): (b"two",)})
     assert refused(account.activate(state, event, NOW, CLAIMS).outcome).why is Refusal.INVALID_ACTIVATION_CODE
 
 
 def test_with_one_password_on_two_claims_either_code_works() -> None:
     state = Address(claims=(claimed(2, code=live(b"two")), claimed(1, code=live(b"one"))))
-    step = account.activate(state, Activate(proof(1, 2), {UUID(int=1): b"one", UUID(int=2): b"?"}), NOW, CLAIMS)
+    step = account.activate(state, Activate(proof(1, 2), {UUID(int=1): (b"one",), UUID(int=2): (b"?",)}), NOW, CLAIMS)
     assert isinstance(step.outcome, Owner)
     assert step.outcome.id.int == 1
 

@@ -75,7 +75,7 @@ async def activate(store: Store, event: Register, mac: bytes = MAC, rules: Rules
     key = event.email.key
     async with store.begin() as unit:
         before, now = await unit.accounts.load(key)
-        shown = Activate(Proof({event.id: event.password_hash}), {event.id: mac})
+        shown = Activate(Proof({event.id: event.password_hash}), {event.id: (mac,)})
         step = account.activate(before, shown, now, rules)
         await unit.accounts.save(key, before, step.state)
         await unit.outgoing.add(step.effects, trace=None)
