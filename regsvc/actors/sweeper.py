@@ -36,7 +36,7 @@ async def run(
 
 async def _sweep(housekeeping: Housekeeping, batch: int) -> None:
     began = trio.current_time()
-    done = Swept(registrations=0, codes=0, addresses=0, mails=0, more=True)
+    done = Swept(registrations=0, codes=0, addresses=0, mails=0, sessions=0, more=True)
     try:
         while done.more:
             done = _sum(done, await housekeeping.sweep(batch))
@@ -49,6 +49,7 @@ async def _sweep(housekeeping: Housekeeping, batch: int) -> None:
                 codes=done.codes,
                 addresses=done.addresses,
                 mails=done.mails,
+                sessions=done.sessions,
                 took_ms=round((trio.current_time() - began) * 1000),
             )
 
@@ -59,5 +60,6 @@ def _sum(before: Swept, now: Swept) -> Swept:
         codes=before.codes + now.codes,
         addresses=before.addresses + now.addresses,
         mails=before.mails + now.mails,
+        sessions=before.sessions + now.sessions,
         more=now.more,
     )

@@ -137,6 +137,27 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
                 yield
 
 
+class Taken(Exception):  # noqa: N818 - somebody was first: a fact, no mistake
+    """A statement would write what another row has: `index` names the unique index that refuses it."""
+
+    def __init__(self, index: str) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+@asynccontextmanager
+async def attempt(connection: Connection) -> AsyncIterator[None]:
+    """Undo the block alone where a unique index refuses it, and raise Taken; the transaction around goes on."""
+    edges = _Edges()
+    try:
+        with edges.outside():
+            async with connection.transaction():
+                with edges.inside():
+                    yield
+    except exceptions.UniqueViolationError as exc:
+        raise Taken(str(exc.constraint_name)) from exc
+
+
 class ScriptError(Exception):
     """PostgreSQL refuses a script; says why in a line, without the values that it names."""
 

@@ -27,5 +27,8 @@ class Housekeeping:
         sent = int(await sql.value("sweep_sent", pool, most=limit))
         dead = int(await sql.value("sweep_dead", pool, most=limit))
         boxed = int(await sql.value("sweep_mailbox", pool, most=limit, kept=MAILBOX_KEPT))
-        more = limit in {registrations, codes, addresses, sent, dead, boxed}
-        return Swept(registrations, codes, addresses, sent + dead + boxed, more)
+        links = int(await sql.value("sweep_links", pool, most=limit))
+        sessions = int(await sql.value("sweep_sessions", pool, most=limit))
+        changes = int(await sql.value("sweep_email_changes", pool, most=limit))
+        more = limit in {registrations, codes, addresses, sent, dead, boxed, links, sessions, changes}
+        return Swept(registrations, codes, addresses, sent + dead + boxed, links + sessions + changes, more)

@@ -49,7 +49,7 @@ class _Stream:
 def _notice(notification: Notification) -> Notice | None:
     """Read a notification; None for what somebody else put on the channel."""
     kind = NoticeKind(notification.channel)
-    if kind is NoticeKind.OUTBOX:
+    if kind is not NoticeKind.SETTLED:
         return Notice(kind, None)
     try:
         return Notice(kind, UUID(notification.payload))

@@ -16,11 +16,14 @@ from regsvc.store.database import open_database
 from regsvc.store.delivery import Mailbag
 from regsvc.store.desk import MailDesk
 from regsvc.store.housekeeping import Housekeeping
+from regsvc.store.keys import KeyShelf
 from regsvc.store.mailbox import Mailbox
 from regsvc.store.migrations import Ledger, read_migrations
 from regsvc.store.notices import Notices
 from regsvc.store.probe import Probe
+from regsvc.store.session import Members
 from regsvc.store.sql import Statements, folder, read_queries
+from regsvc.store.staff import Roster
 from regsvc.store.unit import Units
 from regsvc.trio_asyncpg import PoolStatistics
 
@@ -32,10 +35,13 @@ STATEMENT_CACHE: Final = 200  # statements a connection keeps prepared; all that
 class Store:
     """The ports of the inside, each ready for use from any task."""
 
-    begin: ports.Begin
+    begin: ports.StaffBegin
     directory: ports.Directory
+    members: ports.Members
+    keys: ports.KeyShelf
     mailbag: ports.Mailbag
     desk: ports.MailDesk
+    roster: ports.Roster
     mailbox: ports.Mailbox
     housekeeping: ports.Housekeeping
     notices: ports.Notices
@@ -67,8 +73,11 @@ async def open_store(
         yield Store(
             begin=Units(queries, database, new_id, origin).begin,
             directory=Directory(queries["account"], database),
+            members=Members(queries["session"], database),
+            keys=KeyShelf(queries["keys"], database),
             mailbag=Mailbag(queries["delivery"], database),
-            desk=MailDesk(queries["desk"], database),
+            desk=MailDesk(queries["desk"], database.pool),
+            roster=Roster(queries["staff"], database),
             mailbox=Mailbox(queries["mailbox"], database, new_id),
             housekeeping=Housekeeping(queries["housekeeping"], database),
             notices=Notices(database, origin),

@@ -8,15 +8,23 @@ from uuid import UUID
 from regsvc.store.account import Accounts
 from regsvc.store.database import Database
 from regsvc.store.delivery import Outgoing
+from regsvc.store.desk import MailDesk
+from regsvc.store.profile import People
+from regsvc.store.session import Sessions
 from regsvc.store.sql import Statements
+from regsvc.store.staff import Enrolment
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a flow reaches within one transaction; implements ports.Unit."""
+    """What a flow reaches within one transaction; implements ports.Unit and ports.StaffUnit."""
 
     accounts: Accounts
+    people: People
+    sessions: Sessions
     outgoing: Outgoing
+    enrolment: Enrolment
+    desk: MailDesk
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,5 +45,9 @@ class Units:
         async with self.database.transaction() as session:
             yield Unit(
                 Accounts(self.queries["account"], session),
+                People(self.queries["profile"], session),
+                Sessions(self.queries["session"], session),
                 Outgoing(self.queries["delivery"], session, self.new_id, self.origin),
+                Enrolment(self.queries["staff"], session),
+                MailDesk(self.queries["desk"], session),
             )

@@ -13,22 +13,24 @@ CREATE TABLE sessions (
     CHECK ((ended_at IS NULL) = (end_reason IS NULL))
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE sessions IS 'A login on a device; its row says all about what its tokens are worth.';
-CREATE INDEX sessions_user ON sessions (user_id, created_at);
-CREATE INDEX sessions_expires_at ON sessions (expires_at);
-CREATE INDEX sessions_ended_at ON sessions (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX sessions_user ON sessions (user_id, created_at) WHERE ended_at IS NULL;
+CREATE INDEX sessions_device ON sessions (user_id, device);
+CREATE INDEX sessions_over ON sessions (least(ended_at, expires_at));
 
 CREATE TABLE refresh_tokens (
     hash bytea PRIMARY KEY,
     session_id uuid NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     parent bytea,
     used_at timestamptz,
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    kept_until timestamptz NOT NULL
 );
 COMMENT ON TABLE refresh_tokens IS 'A link in the chain of a session, by its SHA-256.';
+COMMENT ON COLUMN refresh_tokens.kept_until IS 'When its session is over at the latest: until then, reuse shows.';
 CREATE UNIQUE INDEX refresh_tokens_leaf ON refresh_tokens (session_id) WHERE used_at IS NULL;
-CREATE UNIQUE INDEX refresh_tokens_parent ON refresh_tokens (parent);
+CREATE UNIQUE INDEX refresh_tokens_parent ON refresh_tokens (parent) WHERE parent IS NOT NULL;
 CREATE INDEX refresh_tokens_session ON refresh_tokens (session_id);
-CREATE INDEX refresh_tokens_used_at ON refresh_tokens (used_at) WHERE used_at IS NOT NULL;
+CREATE INDEX refresh_tokens_kept_until ON refresh_tokens (kept_until);
 
 CREATE TABLE signing_keys (
     kid text PRIMARY KEY,
@@ -57,14 +59,17 @@ ADD COLUMN verify_failures_since timestamptz,
 ADD COLUMN asked integer NOT NULL DEFAULT 0,
 ADD COLUMN asked_since timestamptz,
 ADD COLUMN asked_at timestamptz;
-COMMENT ON COLUMN addresses.verify_failures IS 'Wrong codes without a password: a stranger can spend these, not failures.';
+COMMENT ON COLUMN addresses.verify_failures IS 'Wrong codes without a password; a stranger can spend these.';
 
 -- Who an administrator looks for: the beginning of an address, and pages in the order of ids, which are of version 7.
 CREATE INDEX users_email_prefix ON users (email_key text_pattern_ops);
+CREATE INDEX users_username_prefix ON users (username_key text_pattern_ops) WHERE username_key IS NOT NULL;
 CREATE INDEX users_disabled ON users (id) WHERE disabled_at IS NOT NULL;
 CREATE INDEX users_admins ON users (id) WHERE role = 'admin';
 CREATE INDEX registrations_email_prefix ON registrations (email_key text_pattern_ops);
-CREATE INDEX events_id ON events (id);
+CREATE INDEX registrations_username_prefix ON registrations (username_key text_pattern_ops)
+WHERE username_key IS NOT NULL;
+CREATE INDEX events_name ON events (name, at);
 
 -- Whether a session is good says its row, so nothing counts epochs.
 ALTER TABLE users DROP COLUMN token_epoch;

@@ -77,7 +77,12 @@ WITH idle AS MATERIALIZED (
     WHERE
         address.touched_at < statement_timestamp() - interval '24 hours'
         AND (address.failures_since IS NULL OR address.failures_since < statement_timestamp() - $2::interval)
+        AND (
+            address.verify_failures_since IS NULL
+            OR address.verify_failures_since < statement_timestamp() - $2::interval
+        )
         AND (address.mails_since IS NULL OR address.mails_since < statement_timestamp() - $3::interval)
+        AND (address.asked_since IS NULL OR address.asked_since < statement_timestamp() - $3::interval)
         AND NOT EXISTS (
             SELECT FROM registrations
             WHERE registrations.email_key = address.email_key
@@ -146,6 +151,61 @@ WITH old AS MATERIALIZED (
 gone AS (
     DELETE FROM mailbox USING old
     WHERE mailbox.id = old.id RETURNING mailbox.id
+)
+
+SELECT count(*) FROM gone;
+
+-- name: sweep_links(most) -> value
+-- The chain is kept whole as long as its session lives: who was away finds his token used by a thief, perhaps weeks
+-- ago, and showing it is what ends the thief's session. Once that is over, each link says what an unknown one says.
+-- (Those of a session that was ended went with that.)
+WITH old AS MATERIALIZED (
+    SELECT hash
+    FROM refresh_tokens
+    WHERE kept_until < statement_timestamp() - interval '1 minute'
+    ORDER BY kept_until
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+),
+
+gone AS (
+    DELETE FROM refresh_tokens USING old
+    WHERE refresh_tokens.hash = old.hash RETURNING refresh_tokens.hash
+)
+
+SELECT count(*) FROM gone;
+
+-- name: sweep_sessions(most) -> value
+-- A month after it was over: until then a login from its device is none from a new one. Its links went before it.
+WITH old AS MATERIALIZED (
+    SELECT id
+    FROM sessions
+    WHERE least(ended_at, expires_at) < statement_timestamp() - interval '30 days'
+    ORDER BY least(ended_at, expires_at)
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+),
+
+gone AS (
+    DELETE FROM sessions USING old
+    WHERE sessions.id = old.id RETURNING sessions.id
+)
+
+SELECT count(*) FROM gone;
+
+-- name: sweep_email_changes(most) -> value
+WITH expired AS MATERIALIZED (
+    SELECT user_id
+    FROM email_changes
+    WHERE expires_at < statement_timestamp() - interval '1 minute'
+    ORDER BY expires_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+),
+
+gone AS (
+    DELETE FROM email_changes USING expired
+    WHERE email_changes.user_id = expired.user_id RETURNING email_changes.user_id
 )
 
 SELECT count(*) FROM gone;
