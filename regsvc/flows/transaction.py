@@ -1,17 +1,20 @@
 """The one way in which a flow writes: a transaction that a client who hangs up does not stop half way."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import trio
 
 from regsvc.domain.delivery import Effect, Mail
-from regsvc.ports import Begin, Unavailable, Unit
+from regsvc.ports import Unavailable, Unit
+
+U = TypeVar("U", bound=Unit)
 
 
 @asynccontextmanager
-async def transaction(begin: Begin, patience: timedelta) -> AsyncIterator[Unit]:
+async def transaction(begin: Callable[[], AbstractAsyncContextManager[U]], patience: timedelta) -> AsyncIterator[U]:
     """Open a transaction: all of it, or nothing; shielded, and an outage when it takes longer than `patience`.
 
     Left without an error, it was committed. A client that hangs up cancels the flow at its next checkpoint, so nothing

@@ -20,6 +20,7 @@ from regsvc.ports.delivery import (
 from regsvc.ports.operations import Housekeeping, Notice, NoticeKind, Notices, Probe, Swept
 from regsvc.ports.outage import Unavailable
 from regsvc.ports.session import Members, People, Sessions, Visit
+from regsvc.ports.staff import Enrolment, Occurrence, Roster, StaffBegin, StaffUnit
 from regsvc.ports.unit import Begin, Outgoing, Unit
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Crypto",
     "Directory",
     "Dispatch",
+    "Enrolment",
     "Housekeeping",
     "KeyShelf",
     "MailDesk",
@@ -44,13 +46,17 @@ __all__ = [
     "Notice",
     "NoticeKind",
     "Notices",
+    "Occurrence",
     "OutboxCounts",
     "Outgoing",
     "Passwords",
     "People",
     "Probe",
+    "Roster",
     "Sessions",
     "SigningKey",
+    "StaffBegin",
+    "StaffUnit",
     "Swept",
     "Tokens",
     "Transport",
