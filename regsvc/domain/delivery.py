@@ -27,9 +27,14 @@ class Letter(Enum):
     NEW_DEVICE = "new_device"
 
     @property
+    def purpose(self) -> str | None:
+        """What the secret in it is for, as `codes` and its MAC have it; None: it carries none."""
+        return _PURPOSES.get(self)
+
+    @property
     def notice(self) -> bool:
         """Whether it tells what happened, and carries no secret."""
-        return self in _NOTICES
+        return self.purpose is None
 
     @property
     def not_after(self) -> timedelta:
@@ -37,7 +42,12 @@ class Letter(Enum):
         return NOTICE_NOT_AFTER if self.notice else NOT_AFTER
 
 
-_NOTICES: Final = frozenset((Letter.PASSWORD_CHANGED, Letter.EMAIL_CHANGED, Letter.NEW_DEVICE))
+_PURPOSES: Final = {
+    Letter.ACTIVATION: "activate",
+    Letter.VERIFY: "verify",
+    Letter.RESET: "reset",
+    Letter.CHANGE_EMAIL: "change_email",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The outbox: what a transaction puts into it, and what the mailer does with it."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,12 +9,14 @@ from uuid import UUID
 
 from regsvc import observe
 from regsvc.domain.account import ON_THE_WAY_MAX
-from regsvc.domain.delivery import NOT_AFTER, Effect, Letter, Mail, Parcel, Publish
+from regsvc.domain.delivery import Effect, Letter, Mail, Parcel, Publish
 from regsvc.ports import Minted, NoticeKind, OutboxCounts
 from regsvc.store.database import Database, Row, Session
 from regsvc.store.sql import Statements
 
 EXPIRED: Final = "expired: it was not sent in time"
+KNOWN: Final = tuple(letter.value for letter in Letter)  # another version may write others: those are for its mailers
+TO_CLAIMS: Final = frozenset((Letter.ACTIVATION, Letter.VERIFY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,15 @@ class Outgoing:
             mails=[self.new_id() for _ in mails],
             topics=[mail.letter.value for mail in mails],
             mail_subjects=[mail.subject for mail in mails],
+            payloads=[json.dumps(dict(mail.data)) for mail in mails],
+            lives=[mail.letter.not_after for mail in mails],
             trace=trace,
-            life=NOT_AFTER,
             events=[self.new_id() for _ in events],
             names=[event.name for event in events],
             event_subjects=[event.subject for event in events],
+            actors=[event.actor for event in events],
+            ips=[event.ip for event in events],
+            data=[json.dumps(dict(event.data)) for event in events],
             channel=NoticeKind.OUTBOX.value,
             origin=self.origin,
         )
@@ -51,7 +58,8 @@ class Outgoing:
 class Mailbag:
     """The outbox as the mailer sees it; implements ports.Mailbag.
 
-    What touches a registration too is a transaction that locks the registration's address first, as everybody does.
+    What touches a registration too is a transaction that locks the registration's address first, as everybody does; a
+    code for an account is minted under the account's lock.
     """
 
     sql: Statements
@@ -60,7 +68,7 @@ class Mailbag:
     async def lease(self, limit: int, lease: timedelta) -> Sequence[Parcel]:
         """Take up to `limit` due mails that nobody else has, oldest first; mails past their `not_after` become dead."""
         while True:
-            rows = await self.sql.rows("lease", self.database.pool, most=limit, lease=lease)
+            rows = await self.sql.rows("lease", self.database.pool, most=limit, lease=lease, topics=KNOWN)
             parcels = [_parcel(row) for row in rows]
             late = [parcel for parcel in parcels if parcel.leased_at >= parcel.not_after]
             for parcel in late:
@@ -83,7 +91,7 @@ class Mailbag:
 
     async def next_due(self) -> timedelta | None:
         """Return how long until the next ready mail is due (zero: now); None when there is none."""
-        wait: timedelta | None = await self.sql.value("next_due", self.database.pool)
+        wait: timedelta | None = await self.sql.value("next_due", self.database.pool, topics=KNOWN)
         return wait
 
     async def renew(self, parcels: Sequence[Parcel], lease: timedelta) -> None:
@@ -103,11 +111,40 @@ class Mailbag:
         The parcel is deleted in that case. None too when its lease was lost: somebody else sees to it.
         """
         async with self.database.transaction() as session:
-            await self.sql.none("lock_subject", session, subject=parcel.subject)
-            found = await self.sql.row("mint", session, **_fence(parcel), mac=mac, lifetime=lifetime)
+            if parcel.letter in TO_CLAIMS:
+                await self.sql.none("lock_claim", session, subject=parcel.subject)
+                found = await self.sql.row(
+                    "mint_for_claim",
+                    session,
+                    **_fence(parcel),
+                    mac=mac,
+                    lifetime=lifetime,
+                    purpose=parcel.letter.purpose,
+                )
+            else:
+                await self.sql.none("lock_account", session, subject=parcel.subject)
+                found = await self.sql.row(
+                    "mint_for_account",
+                    session,
+                    **_fence(parcel),
+                    mac=mac,
+                    lifetime=lifetime,
+                    purpose=parcel.letter.purpose,
+                )
         if found is None:
             return None
         return Minted(found["email"], found["username"], found["locale"], found["expires_at"])
+
+    async def address(self, parcel: Parcel) -> Minted | None:
+        """Return whom a notice goes to; None, and the parcel is deleted, when the account is gone.
+
+        None too when its lease was lost.
+        """
+        found = await self.sql.row("address", self.database.pool, **_fence(parcel))
+        if found is None:
+            return None
+        to = parcel.data["to"] if parcel.letter is Letter.EMAIL_CHANGED else found["email"]
+        return Minted(to, found["username"], found["locale"], None)
 
     async def done(self, parcel: Parcel) -> None:
         """Record that it was sent."""
@@ -116,7 +153,7 @@ class Mailbag:
     async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:
         """Put it back for later; `refund` takes the try back."""
         async with self.database.transaction() as session:
-            await self.sql.none("lock_subject", session, subject=parcel.subject)
+            await self._hold(parcel, session)
             await self.sql.none(
                 "again",
                 session,
@@ -136,9 +173,14 @@ class Mailbag:
         (found,) = await self.sql.rows("counts", self.database.pool)
         return OutboxCounts(found["ready"], found["leased"], found["dead"], found["oldest"])
 
+    async def _hold(self, parcel: Parcel, session: Session) -> None:
+        """Lock the address that a registration's own mail holds, where it is one: no other does."""
+        if parcel.letter is Letter.ACTIVATION:
+            await self.sql.none("lock_claim", session, subject=parcel.subject)
+
     async def _bury(self, parcel: Parcel, reason: str, *, refund: bool) -> None:
         async with self.database.transaction() as session:
-            await self.sql.none("lock_subject", session, subject=parcel.subject)
+            await self._hold(parcel, session)
             await self.sql.none(
                 "bury",
                 session,
@@ -159,6 +201,7 @@ def _parcel(row: Row) -> Parcel:
         created_at=row["created_at"],
         leased_at=row["leased_at"],
         not_after=row["not_after"],
+        data=json.loads(row["payload"]),
     )
 
 

@@ -1,50 +1,66 @@
 -- What must leave the service.
 --
--- Order of locks: whoever needs more than one row takes the address first (lock_subject, as in account.sql); all others
--- pass over rows that somebody holds. So nobody waits in a circle.
+-- Order of locks: whoever needs more than one row takes the address or, for a letter to an account, the account first
+-- (lock_claim, lock_account), as everybody does; all others pass over rows that somebody holds. So nobody waits in a
+-- circle.
 -- A parcel's `attempts` and `leased_at` are its fence: with a lapsed lease no statement here finds its row.
 
--- name: add(mails, topics, mail_subjects, trace, life, events, names, event_subjects, channel, origin) -> none
+-- name: add(
+--     mails, topics, mail_subjects, payloads, lives, trace, events, names, event_subjects, actors, ips, data, channel,
+--     origin) -> none
 -- `origin` says who notifies, so that a process does not wake itself again.
 WITH clock AS MATERIALIZED (
     SELECT clock_timestamp() AS observed_at
 ),
 
 mail AS (
-    INSERT INTO outbox (id, kind, topic, subject_id, trace, created_at, not_before, not_after)
+    INSERT INTO outbox (id, kind, topic, subject_id, payload, trace, created_at, not_before, not_after)
     SELECT
         mails.id,
         'mail' AS kind,
         mails.topic,
         mails.subject_id,
-        $4 AS trace,
+        mails.payload,
+        $6 AS trace,
         clock.observed_at AS created_at,
         clock.observed_at AS not_before,
-        clock.observed_at + $5::interval AS not_after
-    FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS mails (id, topic, subject_id)
+        clock.observed_at + mails.life AS not_after
+    FROM
+        unnest($1::uuid[], $2::text[], $3::uuid[], $4::jsonb[], $5::interval[])
+            AS mails (id, topic, subject_id, payload, life)
     CROSS JOIN clock
 ),
 
 event AS (
-    INSERT INTO events (id, at, name, subject_id)
+    INSERT INTO events (id, at, name, subject_id, actor, ip, data)
     SELECT
         events.id,
         clock.observed_at,
         events.name,
-        events.subject_id
-    FROM unnest($6::uuid[], $7::text[], $8::uuid[]) AS events (id, name, subject_id)
+        events.subject_id,
+        events.actor,
+        events.ip,
+        events.data
+    FROM
+        unnest($7::uuid[], $8::text[], $9::uuid[], $10::uuid[], $11::text[], $12::jsonb[])
+            AS events (id, name, subject_id, actor, ip, data)
     CROSS JOIN clock
 )
 
-SELECT pg_notify($9, $10)
+SELECT pg_notify($13, $14)
 WHERE cardinality($1::uuid[]) > 0;
 
--- name: lease(most, lease) -> rows
+-- name: lease(most, lease, topics) -> rows
+-- Letters that this version does not know are for the one that wrote them.
 -- statement_timestamp() may bound an index scan, clock_timestamp() may not; nothing is waited for, so it is as good.
 WITH due AS MATERIALIZED (
     SELECT id
     FROM outbox
-    WHERE kind = 'mail' AND state = 'ready' AND not_before <= statement_timestamp()
+    WHERE
+        kind = 'mail'
+        AND state = 'ready'
+        AND not_before <= statement_timestamp()
+        AND topic = any($3::text[])
     ORDER BY not_before
     LIMIT $1
     FOR UPDATE SKIP LOCKED
@@ -62,6 +78,7 @@ taken AS (
         outbox.id,
         outbox.topic,
         outbox.subject_id,
+        outbox.payload,
         outbox.trace,
         outbox.attempts,
         outbox.created_at,
@@ -74,6 +91,7 @@ SELECT
     id,
     topic,
     subject_id,
+    payload,
     trace,
     attempts,
     created_at,
@@ -98,10 +116,10 @@ back AS (
 
 SELECT count(*) FROM back;
 
--- name: next_due() -> value
+-- name: next_due(topics) -> value
 SELECT greatest(not_before - clock_timestamp(), interval '0') AS wait
 FROM outbox
-WHERE kind = 'mail' AND state = 'ready'
+WHERE kind = 'mail' AND state = 'ready' AND topic = any($1::text[])
 ORDER BY not_before
 LIMIT 1;
 
@@ -120,7 +138,7 @@ UPDATE outbox SET lease_until = clock_timestamp() + $4::interval
 FROM mine
 WHERE outbox.id = mine.id;
 
--- name: lock_subject(subject) -> none
+-- name: lock_claim(subject) -> none
 -- Lock the address of a registration, as lock_address does; nothing where the registration is gone.
 INSERT INTO addresses AS address (email_key)
 SELECT email_key FROM registrations
@@ -131,9 +149,10 @@ ON CONFLICT (email_key) DO UPDATE
         ELSE address.touched_at
     END;
 
--- name: mint(id, attempts, leased_at, mac, lifetime) -> row
+-- name: mint_for_claim(id, attempts, leased_at, mac, lifetime, purpose) -> row
 -- Under the address's lock. A parcel whose registration is gone or over, or after which a newer one of its kind is on
--- the way, is deleted; one whose lease is lost is left alone. No row in all these cases.
+-- the way, is deleted; one whose lease is lost is left alone. No row in all these cases. The registration's own code
+-- holds the address, another one does not.
 -- The clock is read once both rows are held: in the locking CTEs it would be read before the wait.
 WITH parcel AS MATERIALIZED (
     SELECT
@@ -187,7 +206,7 @@ code AS (
     INSERT INTO codes (subject_id, purpose, mac, minted_at, expires_at)
     SELECT
         id AS subject_id,
-        'activate' AS purpose,
+        $6 AS purpose,
         $4::bytea AS mac,
         observed_at AS minted_at,
         observed_at + $5::interval AS expires_at
@@ -205,7 +224,7 @@ code AS (
 registration AS (
     UPDATE registrations SET live_until = code.expires_at
     FROM code
-    WHERE registrations.id = code.subject_id
+    WHERE registrations.id = code.subject_id AND $6 = 'activate'
 ),
 
 refused AS (
@@ -221,6 +240,121 @@ SELECT
 FROM good
 INNER JOIN code ON good.id = code.subject_id;
 
+-- name: lock_account(subject) -> none
+SELECT FROM users
+WHERE id = $1
+FOR NO KEY UPDATE;
+
+-- name: mint_for_account(id, attempts, leased_at, mac, lifetime, purpose) -> row
+-- Under the account's lock. A parcel whose account is gone or disabled, or after which a newer one of its kind is on
+-- the way, is deleted; one whose lease is lost is left alone. No row in all these cases. A code for a change of address
+-- goes there, and is not sent when the change would not last as long as the code.
+-- The clock is read once the parcel is held.
+WITH parcel AS MATERIALIZED (
+    SELECT
+        id,
+        subject_id,
+        topic,
+        created_at
+    FROM outbox
+    WHERE id = $1 AND state = 'leased' AND attempts = $2 AND leased_at = $3
+    FOR UPDATE
+),
+
+clock AS MATERIALIZED (
+    SELECT
+        id,
+        clock_timestamp() AS observed_at
+    FROM parcel
+),
+
+good AS MATERIALIZED (
+    SELECT
+        users.id,
+        CASE WHEN $6 = 'change_email' THEN email_changes.email ELSE users.email END AS email,
+        users.username,
+        users.locale,
+        clock.observed_at
+    FROM parcel
+    INNER JOIN clock ON parcel.id = clock.id
+    INNER JOIN users ON parcel.subject_id = users.id
+    LEFT JOIN email_changes ON users.id = email_changes.user_id
+    WHERE
+        users.disabled_at IS NULL
+        AND ($6 != 'change_email' OR email_changes.expires_at >= clock.observed_at + $5::interval)
+        AND NOT EXISTS (
+            SELECT FROM outbox AS newer
+            WHERE
+                newer.subject_id = parcel.subject_id
+                AND newer.topic = parcel.topic
+                AND newer.state IN ('ready', 'leased')
+                AND (newer.created_at, newer.id) > (parcel.created_at, parcel.id)
+        )
+),
+
+code AS (
+    INSERT INTO codes (subject_id, purpose, mac, minted_at, expires_at)
+    SELECT
+        id AS subject_id,
+        $6 AS purpose,
+        $4::bytea AS mac,
+        observed_at AS minted_at,
+        observed_at + $5::interval AS expires_at
+    FROM good
+    ON CONFLICT (subject_id, purpose) DO UPDATE
+        SET
+            mac = excluded.mac,
+            minted_at = excluded.minted_at,
+            expires_at = excluded.expires_at,
+            failures = 0,
+            used_at = NULL
+    RETURNING subject_id, expires_at
+),
+
+refused AS (
+    DELETE FROM outbox USING parcel
+    WHERE outbox.id = parcel.id AND NOT EXISTS (SELECT FROM good)
+)
+
+SELECT
+    good.email,
+    good.username,
+    good.locale,
+    code.expires_at
+FROM good
+INNER JOIN code ON good.id = code.subject_id;
+
+-- name: address(id, attempts, leased_at) -> row
+-- Whom a notice is for. Where the account is gone its parcel is deleted; nothing else is written, so nothing but the
+-- parcel is held.
+WITH parcel AS MATERIALIZED (
+    SELECT
+        id,
+        subject_id
+    FROM outbox
+    WHERE id = $1 AND state = 'leased' AND attempts = $2 AND leased_at = $3
+),
+
+account AS MATERIALIZED (
+    SELECT
+        users.email,
+        users.username,
+        users.locale
+    FROM parcel
+    INNER JOIN users ON parcel.subject_id = users.id
+),
+
+refused AS (
+    DELETE FROM outbox USING parcel
+    WHERE outbox.id = parcel.id AND NOT EXISTS (SELECT FROM account)
+)
+
+SELECT
+    email,
+    username,
+    locale
+FROM account;
+
 -- name: done(id, attempts, leased_at, channel) -> none
 WITH sent AS (
     UPDATE outbox SET state = 'sent', sent_at = clock_timestamp(), lease_until = NULL
@@ -231,8 +365,8 @@ WITH sent AS (
 SELECT pg_notify($4, subject_id::text) FROM sent;
 
 -- name: again(id, attempts, leased_at, wait, reason, refund, on_the_way) -> none
--- Under the address's lock. Minting let the registration live as long as the code; the mail is on the way again, so it
--- lives as long as that allows.
+-- Under the address's lock where it is a registration's own mail. Minting let that live as long as the code; the mail
+-- is on the way again, so it lives as long as that allows.
 WITH back AS (
     UPDATE outbox SET
         state = 'ready',
@@ -241,25 +375,26 @@ WITH back AS (
         lease_until = NULL,
         last_error = $5
     WHERE id = $1 AND state = 'leased' AND attempts = $2 AND leased_at = $3
-    RETURNING subject_id, least(not_after, created_at + $7::interval) AS live_until
+    RETURNING topic, subject_id, least(not_after, created_at + $7::interval) AS live_until
 )
 
 UPDATE registrations SET live_until = greatest(registrations.live_until, back.live_until)
 FROM back
-WHERE registrations.id = back.subject_id;
+WHERE registrations.id = back.subject_id AND back.topic = 'activation';
 
 -- name: bury(id, attempts, leased_at, reason, refund, channel) -> none
--- Under the address's lock. The registration no longer holds the address, but for a code that may be in somebody's
--- hands, or another mail on the way.
+-- Under the address's lock where it is a registration's own mail: that no longer holds the address, but for a code
+-- that may be in somebody's hands, or another such mail on the way.
 WITH buried AS (
     UPDATE outbox SET state = 'dead', attempts = attempts - $5::boolean::integer, lease_until = NULL, last_error = $4
     WHERE id = $1 AND state = 'leased' AND attempts = $2 AND leased_at = $3
-    RETURNING id, subject_id
+    RETURNING id, topic, subject_id
 ),
 
 others AS (
     SELECT outbox.id FROM outbox
-    INNER JOIN buried ON outbox.subject_id = buried.subject_id AND outbox.id != buried.id
+    INNER JOIN buried
+        ON outbox.subject_id = buried.subject_id AND outbox.topic = buried.topic AND outbox.id != buried.id
     WHERE outbox.state IN ('ready', 'leased')
 ),
 
@@ -276,7 +411,8 @@ ended AS (
             )
         )
     FROM buried
-    WHERE registrations.id = buried.subject_id AND NOT EXISTS (SELECT FROM others)
+    WHERE
+        registrations.id = buried.subject_id AND buried.topic = 'activation' AND NOT EXISTS (SELECT FROM others)
 )
 
 SELECT pg_notify($6, subject_id::text) FROM buried;

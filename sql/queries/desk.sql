@@ -34,19 +34,20 @@ SELECT
 FROM outbox
 WHERE kind = 'mail' AND id = $1;
 
--- name: retry_mail(id, life, channel) -> row
--- The registration holds its address again when the code is minted, if it is still there by then.
+-- name: retry_mail(id, topics, lives, channel) -> row
+-- A registration holds its address again when the code is minted, if it is still there by then.
 WITH back AS (
     UPDATE outbox SET
         state = 'ready',
         attempts = 0,
         not_before = clock_timestamp(),
-        not_after = clock_timestamp() + $2::interval
-    WHERE kind = 'mail' AND id = $1 AND state = 'dead'
-    RETURNING id
+        not_after = clock_timestamp() + letter.life
+    FROM unnest($2::text[], $3::interval[]) AS letter (topic, life)
+    WHERE outbox.kind = 'mail' AND outbox.id = $1 AND outbox.state = 'dead' AND outbox.topic = letter.topic
+    RETURNING outbox.id
 )
 
-SELECT pg_notify($3, '') FROM back;
+SELECT pg_notify($4, '') FROM back;
 
 -- name: discard_mail(id) -> row
 DELETE FROM outbox
