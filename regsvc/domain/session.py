@@ -193,9 +193,11 @@ def refresh(family: Family, digest: bytes, now: datetime, rules: Rules) -> Rotat
     return Reused(replace(session, ended_at=now, end_reason=Ending.REUSED))
 
 
-def ended(user: UUID, reason: Ending, sessions: int) -> tuple[Effect, ...]:
-    """Return what is written down when sessions of a user end."""
-    return (Publish("sessions.ended", user, data={"reason": reason.value, "sessions": str(sessions)}),)
+def ended(user: UUID, reason: Ending, sessions: int, *, ip: str | None = None) -> tuple[Effect, ...]:
+    """Return what is written down when sessions of a user end: nothing where none did."""
+    if sessions == 0:
+        return ()
+    return (Publish("sessions.ended", user, ip=ip, data={"reason": reason.value, "sessions": str(sessions)}),)
 
 
 def device(user_agent: str | None) -> str:

@@ -289,6 +289,8 @@ class Sessions:
                 if (one := self._alive(session, now)) is not None:
                     self.unit.logins[session] = replace(one, ended_at=now, end_reason=reason)
                     ended.append(session)
+                    for digest in [digest for digest, link in self.unit.chain.items() if link.session == session]:
+                        del self.unit.chain[digest]
         return ended
 
     def _alive(self, session: UUID, now: datetime) -> Session | None:
