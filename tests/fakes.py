@@ -232,6 +232,22 @@ class Dice:
     def mac(self, subject: UUID, purpose: str, code: Secret) -> bytes:
         return f"{subject}/{purpose}/{code.reveal()}".encode()
 
+    def macs(self, subject: UUID, purpose: str, code: Secret) -> Sequence[bytes]:
+        return [self.mac(subject, purpose, code)]
+
+    def new_token(self) -> Secret:
+        self.codes += 1
+        return Secret(f"{314159 + self.codes:032x}")
+
+    def new_refresh(self) -> Secret:
+        raise NotImplementedError("actors open no sessions")
+
+    def successors(self, token: Secret) -> Sequence[Secret]:
+        raise NotImplementedError("actors open no sessions")
+
+    def digest(self, token: Secret) -> bytes:
+        raise NotImplementedError("actors open no sessions")
+
     def pseudonym(self, key: EmailKey) -> str:
         return f"~{len(key)}"
 
@@ -246,7 +262,7 @@ class Broom:
     async def sweep(self, limit: int) -> Swept:
         self.at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        found = self.heaps.pop(0) if self.heaps else Swept(0, 0, 0, 0, more=False)
+        found = self.heaps.pop(0) if self.heaps else Swept(0, 0, 0, 0, 0, more=False)
         if isinstance(found, Exception):
             raise found
         return found
