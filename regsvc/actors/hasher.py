@@ -60,6 +60,10 @@ class Scheme(Protocol):
         """Do the work of a check for nothing."""
         ...
 
+    def outdated(self, stored: str) -> bool:
+        """Tell whether `hash` would not make it as it is any more. Quick."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class HasherStatistics:
@@ -120,6 +124,10 @@ class Hasher:
             return []
         works = [partial(self._scheme.check, password, one) for one in stored]
         return [bool(right) for right in await self._do(works)]
+
+    def outdated(self, stored: str) -> bool:
+        """Tell whether a hash that was right should be made anew; see ports.Passwords."""
+        return self._scheme.outdated(stored)
 
     def statistics(self) -> HasherStatistics:
         """Count."""

@@ -1,4 +1,5 @@
-"""Hears what other processes tell through the database: rings the mailer's bell, and tells those who wait for a mail.
+"""Hears what other processes tell through the database: rings the mailer's bell and the locksmith's, and tells those
+who wait for a mail.
 
 Word may be lost (the connection was away, nobody listened yet): everyone who waits polls as well, and after each new
 connection everyone is woken once.
@@ -53,14 +54,15 @@ async def run(
     notices: Notices,
     newsroom: Newsroom,
     ring: Callable[[], None],
+    keys: Callable[[], None] = lambda: None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen until cancelled; `ring` wakes the mailer of this process, and must neither block nor raise.
+    """Listen until cancelled; `ring` wakes the mailer of this process, `keys` its locksmith: neither blocks or raises.
 
     Cancellation: leaves nothing behind. Errors: none; a lost connection is made again, with backoff.
     """
-    ear = _Ear(notices, newsroom, ring)
+    ear = _Ear(notices, newsroom, ring, keys)
     task_status.started()
     wait = FIRST_WAIT
     while True:
@@ -75,10 +77,13 @@ async def run(
 class _Ear:
     """One subscription after the other."""
 
-    def __init__(self, notices: Notices, newsroom: Newsroom, ring: Callable[[], None]) -> None:
+    def __init__(
+        self, notices: Notices, newsroom: Newsroom, ring: Callable[[], None], keys: Callable[[], None]
+    ) -> None:
         self._notices = notices
         self._newsroom = newsroom
         self._ring = ring
+        self._keys = keys
         self._lost: float | None = None  # since when
         self.heard = False  # whether the latest subscription came about
 
@@ -103,15 +108,16 @@ class _Ear:
             observe.emit("listener_restored", away_s=round(trio.current_time() - self._lost, 3))
             self._lost = None
         self._ring()
+        self._keys()
         self._newsroom.tell_all()
 
     def _pass_on(self, notice: Notice) -> None:
         match notice.kind:
             case NoticeKind.OUTBOX:
                 self._ring()
-            case NoticeKind.SETTLED if notice.subject is None:
-                self._newsroom.tell_all()
             case NoticeKind.SETTLED:
-                self._newsroom.tell(notice.subject)
+                self._newsroom.tell_all() if notice.subject is None else self._newsroom.tell(notice.subject)
+            case NoticeKind.KEYS:
+                self._keys()
             case _:
                 assert_never(notice.kind)

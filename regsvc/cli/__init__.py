@@ -18,6 +18,7 @@ _VERBS: Final = {  # name: (its module below this package, the function there)
     "config": ("told", "config"),
     "openapi": ("told", "openapi"),
     "mail": ("mail", "mail"),
+    "keys": ("keys", "keys"),
     "worker": ("serve", "worker"),
 }
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from email.utils import parseaddr
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import quote, urlsplit
@@ -296,6 +297,8 @@ def _disagreements(told: Settings) -> Iterable[tuple[bool, str]]:
     yield told.refresh_ttl <= told.session_max, "REGSVC_REFRESH_TTL is above SESSION_MAX"
     yield told.access_ttl <= told.session_max, "REGSVC_ACCESS_TTL is above SESSION_MAX"
     yield told.password_min <= told.password_max, "REGSVC_PASSWORD_MIN is above PASSWORD_MAX"
+    argon2 = told.password_hash != "argon2id" or find_spec("argon2") is not None
+    yield argon2, "REGSVC_PASSWORD_HASH=argon2id needs a package that is not here: pip install 'regsvc[argon2]'"
     yield bool(told.roles), "REGSVC_ROLES names no role; it takes some of http, mailer, sweeper"
     login = told.smtp_username is None or told.smtp_password is not None
     yield login, "REGSVC_SMTP_USERNAME needs REGSVC_SMTP_PASSWORD"

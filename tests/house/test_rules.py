@@ -19,9 +19,11 @@ STATEMENT = re.compile(
 )
 
 HOMES = {
+    "argon2": ("adapters/crypto/passwords.py",),
     "asyncpg": ("trio_asyncpg", "store/database.py"),
-    "bcrypt": ("adapters/crypto.py",),
+    "bcrypt": ("adapters/crypto/passwords.py",),
     "click": ("cli",),
+    "cryptography": ("adapters/crypto",),
     "css_inline": ("adapters/mail",),
     "dotenv": ("settings",),
     "email_validator": ("domain/values.py",),
@@ -29,6 +31,7 @@ HOMES = {
     "hypercorn": ("http/server.py", "http/guard.py", "http/http11.py", "http/door.py", "http/connection.py"),
     "idna": ("domain/values.py",),
     "jinja2": ("adapters/mail",),
+    "jwt": ("adapters/crypto/tokens.py",),
     "orjson": ("observe", "http"),
     "outcome": ("trio_asyncpg",),
     "pydantic": ("http", "settings"),
@@ -37,7 +40,7 @@ HOMES = {
     "quart_trio": ("http",),
     "rich": ("cli",),
     "structlog": ("observe",),
-    "uuid_utils": ("adapters/crypto.py",),
+    "uuid_utils": ("adapters/crypto/digests.py",),
     "werkzeug": ("http",),
 }  # trio is at home everywhere above the domain
 
@@ -117,7 +120,8 @@ def test_sql_is_in_its_folder(path: Path) -> None:
 
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    declared = {re.split(r"[^A-Za-z0-9_.-]", word)[0].lower().replace("_", "-") for word in project["dependencies"]}
+    words = [*project["dependencies"], *project["optional-dependencies"]["argon2"]]
+    declared = {re.split(r"[^A-Za-z0-9_.-]", word)[0].lower().replace("_", "-") for word in words}
     known = packages_distributions()
     for library in HOMES.keys() - {"pydantic_core"}:  # a part of pydantic, released with it
         distributions = {found.lower().replace("_", "-") for found in known[library]}

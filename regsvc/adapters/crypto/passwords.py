@@ -1,0 +1,230 @@
+"""Password hashes: two schemes, each stored with its name, its pepper and its cost; all of them are verified.
+
+`bcrypt-hmac-sha384$<pepper id>$2b$<rounds>$…` and `argon2id-hmac-sha384$<pepper id>$argon2id$v=19$m=…,t=…,p=…$…`; a
+bare `$2b$…` or `$argon2id$…` was imported from another system. What is hashed is base64(HMAC-SHA-384(pepper,
+NFKC(password))): 64 octets, no NUL, all of the password in them (bcrypt looks at 72 octets, and the package refuses
+more), and worth nothing to whoever steals the table without the secret. A bare one is checked as its system did,
+without normalisation (bcrypt: over the first 72 octets), so that what worked there for years works here.
+"""
+
+import base64
+import hmac
+import re
+import secrets
+import unicodedata
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Final, Literal
+
+import bcrypt
+
+from regsvc.adapters.crypto.keys import Keys
+from regsvc.domain.values import Secret
+
+argon2: ModuleType | None
+try:
+    from argon2 import low_level
+except ImportError:  # the extra is not installed
+    argon2 = None
+else:
+    argon2 = low_level
+
+ROUNDS_MIN: Final = 4  # bcrypt's own least
+ROUNDS_MAX: Final = 16  # four seconds a hash: a stored hash that asks for more is taken for damage, not for a task
+PLAIN_MAX: Final = 72  # octets; what every bcrypt before ours looked at
+MEMORY: Final = 19 * 1024  # KiB; with two passes and one lane OWASP's first choice, 26 ms
+PASSES: Final = 2
+LANES: Final = 1
+MEMORY_MAX: Final = 256 * 1024  # KiB; what other systems took at most: what asks for more is damage, or an attack
+WORK_MAX: Final = 1024 * 1024  # KiB times passes; about two seconds
+LANES_MAX: Final = 16
+_TAG: Final = r"(?:{}-hmac-sha384\$(?P<pepper>[0-9a-f]{{8}}))?"
+_BCRYPT: Final = re.compile(
+    _TAG.format("bcrypt") + r"(?P<made>\$2[aby]\$(?P<rounds>\d\d)\$[./A-Za-z0-9]{53})", re.ASCII
+)
+_ARGON2: Final = re.compile(
+    _TAG.format("argon2id")
+    + r"(?P<made>\$argon2id\$v=19\$m=(?P<m>[1-9]\d{0,9}),t=(?P<t>[1-9]\d{0,9}),p=(?P<p>[1-9]\d{0,9})"
+    + r"\$[A-Za-z0-9+/]{11,88}\$[A-Za-z0-9+/]{22,88})",  # a salt of 8 octets or more, a hash of 16 or more
+    re.ASCII,
+)
+_COMMON: Final = Path(__file__).with_name("common_passwords.txt")
+
+
+class Scheme(ABC):
+    """A way to hash passwords. Every call works on the thread that makes it, and lets go of the GIL meanwhile."""
+
+    @abstractmethod
+    def hash(self, password: Secret) -> str:
+        """Return a tagged hash to store."""
+
+    @abstractmethod
+    def opens(self, password: Secret, stored: str) -> bool | None:
+        """Check a password; None, before any work, for a hash that this scheme cannot read."""
+
+    @abstractmethod
+    def waste(self) -> None:
+        """Do the work of one check for nothing: an unknown user must cost what a known one does."""
+
+    @abstractmethod
+    def outdated(self, stored: str) -> bool:
+        """Tell whether `hash` would not make it as it is any more."""
+
+    def check(self, password: Secret, stored: str) -> bool:
+        """Check a password; a hash that cannot be read, or is under another pepper, costs the same and is False."""
+        right = self.opens(password, stored)
+        if right is None:
+            self.waste()
+        return right is True
+
+
+@dataclass(frozen=True, slots=True)
+class Bcrypt(Scheme):
+    """bcrypt at `rounds` rounds; hashes under the `previous` pepper, and of up to ROUNDS_MAX rounds, are checked."""
+
+    keys: Keys
+    previous: Keys | None = None
+    rounds: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not ROUNDS_MIN <= self.rounds <= ROUNDS_MAX:
+            raise ValueError(f"bcrypt takes {ROUNDS_MIN} to {ROUNDS_MAX} rounds here, not {self.rounds}")
+
+    def hash(self, password: Secret) -> str:
+        """Return a tagged hash to store."""
+        made = bcrypt.hashpw(_peppered(self.keys, password), bcrypt.gensalt(self.rounds))
+        return f"bcrypt-hmac-sha384${self.keys.pepper_id}{made.decode('ascii')}"
+
+    def opens(self, password: Secret, stored: str) -> bool | None:
+        """Check a password; None for what bcrypt cannot read."""
+        found = _BCRYPT.fullmatch(stored)
+        if found is None or int(found["rounds"]) > ROUNDS_MAX:
+            return None
+        octets = _given(password, found, self.keys, self.previous)
+        if octets is None:
+            return None
+        try:
+            return bcrypt.checkpw(octets[:PLAIN_MAX], found["made"].encode("ascii"))
+        except ValueError:  # looks like a hash, but bcrypt cannot decode its salt; it says so before it works
+            return None
+
+    def waste(self) -> None:
+        """Do the work of one check for nothing."""
+        bcrypt.hashpw(bytes(64), bcrypt.gensalt(self.rounds))
+
+    def outdated(self, stored: str) -> bool:
+        """Tell whether it is of another scheme, under another pepper, of other rounds, or bare."""
+        return not stored.startswith(f"bcrypt-hmac-sha384${self.keys.pepper_id}$2b${self.rounds:02}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2id(Scheme):
+    """argon2id; needs the extra `argon2`. Without it nothing is readable."""
+
+    keys: Keys
+    previous: Keys | None = None
+    memory: int = field(default=MEMORY, kw_only=True)  # KiB
+    passes: int = field(default=PASSES, kw_only=True)
+    lanes: int = field(default=LANES, kw_only=True)
+
+    def hash(self, password: Secret) -> str:
+        """Return a tagged hash to store."""
+        made = self._made(_peppered(self.keys, password))
+        return f"argon2id-hmac-sha384${self.keys.pepper_id}{made.decode('ascii')}"
+
+    def opens(self, password: Secret, stored: str) -> bool | None:
+        """Check a password; None for what argon2 cannot read, or would take too much for."""
+        found = _ARGON2.fullmatch(stored)
+        if found is None or argon2 is None or not _bearable(int(found["m"]), int(found["t"]), int(found["p"])):
+            return None
+        octets = _given(password, found, self.keys, self.previous)
+        if octets is None:
+            return None
+        try:
+            return bool(argon2.verify_secret(found["made"].encode("ascii"), octets, argon2.Type.ID))
+        except argon2.VerifyMismatchError:
+            return False
+        except argon2.VerificationError:  # looks like a hash, but argon2 cannot decode it
+            return None
+
+    def waste(self) -> None:
+        """Do the work of one check for nothing."""
+        self._made(bytes(64))
+
+    def outdated(self, stored: str) -> bool:
+        """Tell whether it is of another scheme, under another pepper, of another cost, or bare."""
+        cost = f"$argon2id$v=19$m={self.memory},t={self.passes},p={self.lanes}$"
+        return not stored.startswith(f"argon2id-hmac-sha384${self.keys.pepper_id}{cost}")
+
+    def _made(self, octets: bytes) -> bytes:
+        if argon2 is None:
+            raise RuntimeError("argon2id needs the extra: pip install 'regsvc[argon2]'")
+        salt = secrets.token_bytes(16)
+        return bytes(argon2.hash_secret(octets, salt, self.passes, self.memory, self.lanes, 32, argon2.Type.ID))
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes(Scheme):
+    """Makes hashes of the `chosen` scheme, and checks those of the others too."""
+
+    chosen: Scheme
+    others: tuple[Scheme, ...]
+
+    def hash(self, password: Secret) -> str:
+        """Return a tagged hash to store."""
+        return self.chosen.hash(password)
+
+    def opens(self, password: Secret, stored: str) -> bool | None:
+        """Check a password by whichever scheme can read the hash."""
+        for scheme in (self.chosen, *self.others):
+            if (right := scheme.opens(password, stored)) is not None:
+                return right
+        return None
+
+    def waste(self) -> None:
+        """Do the work of one check by the chosen scheme."""
+        self.chosen.waste()
+
+    def outdated(self, stored: str) -> bool:
+        """Tell whether the chosen scheme would not make it as it is."""
+        return self.chosen.outdated(stored)
+
+
+def choose(name: Literal["bcrypt", "argon2id"], keys: Keys, previous: Keys | None = None, *, rounds: int) -> Hashes:
+    """Return the scheme that makes hashes of that name and checks all; `rounds` are bcrypt's."""
+    schemes: dict[str, Scheme] = {"bcrypt": Bcrypt(keys, previous, rounds=rounds), "argon2id": Argon2id(keys, previous)}
+    chosen = schemes.pop(name)
+    return Hashes(chosen, tuple(schemes.values()))
+
+
+def _given(password: Secret, found: re.Match[str], keys: Keys, previous: Keys | None) -> bytes | None:
+    """Return what is to be checked: the password as it is, or under the hash's pepper; None for a pepper not ours."""
+    if found["pepper"] is None:
+        return password.reveal().encode("utf-8", "surrogatepass")
+    for ours in (keys, previous):
+        if ours is not None and ours.pepper_id == found["pepper"]:
+            return _peppered(ours, password)
+    return None
+
+
+def _peppered(keys: Keys, password: Secret) -> bytes:
+    text = unicodedata.normalize("NFKC", password.reveal()).encode("utf-8", "surrogatepass")
+    return base64.b64encode(hmac.digest(keys.pepper, text, "sha384"))
+
+
+def _bearable(memory: int, passes: int, lanes: int) -> bool:
+    """Tell whether an argon2 hash is a task: what takes gigabytes or minutes is damage, or an attack by import."""
+    return memory <= MEMORY_MAX and memory * passes <= WORK_MAX and lanes <= LANES_MAX
+
+
+@cache
+def common_passwords() -> frozenset[str]:
+    """Return the passwords that everybody tries first, NFKC and casefolded, all of 8 characters or more.
+
+    Read from a file at the first call (source, licence and how it is made are in its first lines); a few milliseconds.
+    """
+    _about, _, words = _COMMON.read_text("utf-8").partition("\n\n")
+    return frozenset(words.splitlines())
