@@ -5,7 +5,7 @@ shown in tests/store and tests/adapters.
 """
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -58,6 +58,8 @@ class Row:
     not_before: datetime
     not_after: datetime
     created_at: datetime
+    letter: Letter = Letter.ACTIVATION
+    data: Mapping[str, str] = field(default_factory=dict)
     trace: str | None = None
     state: str = "ready"
     attempts: int = 0
@@ -77,7 +79,16 @@ class Post:
     leases: list[int] = field(default_factory=list)
     renewed: int = 0
 
-    def post(self, to: str, *, trace: str | None = None, wait: float = 0.0, attempts: int = 0) -> Row:
+    def post(
+        self,
+        to: str,
+        letter: Letter = Letter.ACTIVATION,
+        *,
+        data: Mapping[str, str] | None = None,
+        trace: str | None = None,
+        wait: float = 0.0,
+        attempts: int = 0,
+    ) -> Row:
         """Put a mail in, as a committed registration does."""
         n = len(self.rows) + 1
         row = Row(
@@ -86,6 +97,8 @@ class Post:
             now() + timedelta(seconds=wait),
             now() + timedelta(minutes=30),
             now(),
+            letter,
+            data or {},
             trace,
             attempts=attempts,
         )
@@ -112,13 +125,14 @@ class Post:
             return [
                 Parcel(
                     row.id,
-                    Letter.ACTIVATION,
+                    row.letter,
                     row.subject,
                     row.trace,
                     row.attempts,
                     row.created_at,
                     now(),
                     row.not_after,
+                    row.data,
                 )
                 for row in due[:limit]
             ]
@@ -149,6 +163,13 @@ class Post:
                 return None
             self.codes[parcel.subject] = mac, now() + lifetime
             return Minted(self.people[parcel.subject], None, None, now() + lifetime)
+
+    async def address(self, parcel: Parcel) -> Minted | None:
+        async with self.trouble.call():
+            if parcel.subject not in self.people:
+                del self.rows[parcel.id]
+                return None
+            return Minted(self.people[parcel.subject], None, None, None)
 
     async def done(self, parcel: Parcel) -> None:
         await self._end(parcel, "sent", None)

@@ -11,9 +11,9 @@ from regsvc.ports import Swept
 from tests.fakes import AWAY, Broom
 from tests.lines import Lines
 
-FULL = Swept(1000, 3, 0, 0, more=True)
-REST = Swept(20, 0, 1, 7, more=False)
-NOTHING = Swept(0, 0, 0, 0, more=False)
+FULL = Swept(1000, 3, 0, 0, 4, more=True)
+REST = Swept(20, 0, 1, 7, 2, more=False)
+NOTHING = Swept(0, 0, 0, 0, 0, more=False)
 
 
 async def sweep_for(seconds: float, broom: Broom) -> None:
@@ -26,7 +26,8 @@ async def test_sweeps_until_nothing_more_is_found_then_waits(autojump_clock: Moc
     await sweep_for(130, broom)
     assert broom.at == pytest.approx([0, 0, 0, 60, 120])
     [line] = log.of("sweep_done")
-    assert (line["registrations"], line["codes"], line["addresses"], line["mails"]) == (2020, 6, 1, 7)
+    kinds = "registrations", "codes", "addresses", "mails", "sessions"
+    assert [line[kind] for kind in kinds] == [2020, 6, 1, 7, 10]
 
 
 async def test_says_nothing_when_nothing_was_removed(autojump_clock: MockClock, log: Lines) -> None:

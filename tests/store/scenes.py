@@ -1,4 +1,4 @@
-"""What the store's tests do again and again: register, carry a mail, look behind the store's back."""
+"""What the store's tests do again and again: register, log in, carry a mail, look behind the store's back."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -8,9 +8,11 @@ from uuid import UUID
 import trio
 import uuid_utils.compat
 
-from regsvc.domain import account
+from regsvc.domain import account, session
 from regsvc.domain.account import Activate, Address, Claim, Owner, Proof, Register, Resend, Rules, Step
 from regsvc.domain.delivery import Parcel
+from regsvc.domain.refusals import Refused
+from regsvc.domain.session import Login, Opened, Person, Repeated, Reused, Rotated, User
 from regsvc.domain.values import Email, Locale, Username
 from regsvc.ports import Minted
 from regsvc.store import Store
@@ -18,6 +20,7 @@ from regsvc.trio_asyncpg import Connection
 
 RULES = Rules(limit_mails=False)
 CLAIMS = replace(RULES, duplicates=account.DuplicatePolicy.CLAIMS)
+SESSION_RULES = session.Rules()
 LEASE = timedelta(seconds=30)
 LIFETIME = timedelta(seconds=60)
 MAC = b"m" * 32
@@ -82,6 +85,57 @@ async def activate(store: Store, event: Register, mac: bytes = MAC, rules: Rules
     return step
 
 
+async def user(store: Store, name: str = "ada", **columns: object) -> User:
+    """Make an account with these columns otherwise than as an activation leaves them."""
+    event = await registered_with_code(store, form(name))
+    await activate(store, event)
+    async with store.begin() as unit:
+        locked = await unit.people.lock(event.id)
+        assert locked is not None
+        made: User = replace(locked[0], **columns)
+        assert await unit.people.change(locked[0], made) is None
+    return made
+
+
+def digest(n: int = 1) -> bytes:
+    """The digest of the n-th token."""
+    return n.to_bytes(32, "big")
+
+
+async def log_in(store: Store, who: User, token: bytes, device: str = "curl") -> Opened:
+    """What the flow does, the user locked."""
+    opened = await try_to_log_in(store, who, token, device)
+    assert isinstance(opened, Opened)
+    return opened
+
+
+async def try_to_log_in(store: Store, who: User, token: bytes, device: str = "curl") -> Opened | Refused:
+    async with store.begin() as unit:
+        locked = await unit.people.lock(who.id)
+        assert locked is not None
+        person = Person(locked[0], await unit.sessions.devices(who.id))
+        event = Login(new_id(), token, device, "192.0.2.7", who.password_hash)
+        opened, _ = session.login(person, event, locked[1], SESSION_RULES)
+        if isinstance(opened, Opened):
+            await unit.sessions.open(opened)
+    return opened
+
+
+async def refresh(store: Store, token: bytes, successor: bytes) -> Rotated | Repeated | Reused | Refused | None:
+    """What the flow does; None for an unknown token."""
+    async with store.begin() as unit:
+        loaded = await unit.sessions.load(token)
+        if loaded is None:
+            return None
+        family, now = loaded
+        step = session.refresh(family, successor, now, SESSION_RULES)
+        if isinstance(step, Rotated):
+            await unit.sessions.rotate(step)
+        if isinstance(step, Reused):
+            await unit.sessions.end(step.session.user_id, session.Ending.REUSED, now, only=step.session.id)
+    return step
+
+
 async def look(store: Store, name: str = "ada") -> tuple[Address, datetime]:
     return await store.directory.look(email(name).key)
 
@@ -124,7 +178,10 @@ async def rows(raw: Connection, query: str) -> list[tuple[object, ...]]:
 
 async def sizes(raw: Connection) -> dict[str, int]:
     """How many rows each table has."""
-    tables = "addresses", "registrations", "users", "codes", "outbox", "events"
+    tables = (
+        *("addresses", "registrations", "users", "codes", "outbox", "events"),
+        *("sessions", "refresh_tokens", "email_changes"),
+    )
     return {table: await raw.fetchval(f"SELECT count(*) FROM {table}") for table in tables}  # noqa: S608 - our names
 
 

@@ -1,9 +1,12 @@
 """What the sweeper takes, what it leaves, and that it waits for nobody."""
 
+from datetime import timedelta
+
 import pytest
 import trio
 
 from regsvc.domain.account import DAY, Claim
+from regsvc.domain.profile import EmailChange
 from regsvc.ports import Swept
 from regsvc.store import Store, housekeeping
 from regsvc.trio_asyncpg import Connection
@@ -12,19 +15,23 @@ from tests.store.scenes import (
     MAC,
     activate,
     blocked,
+    digest,
     email,
     form,
     lease_one,
+    log_in,
     look,
+    refresh,
     register,
     registered_with_code,
     resend,
     rows,
     sizes,
+    user,
 )
 from tests.waiting import until_asked
 
-NOTHING = Swept(0, 0, 0, 0, more=False)
+NOTHING = Swept(0, 0, 0, 0, 0, more=False)
 OLD = "UPDATE addresses SET touched_at = touched_at - interval '25 hours'"
 
 
@@ -42,7 +49,7 @@ async def test_an_expired_registration_goes_with_code_and_unsent_mail(store: Sto
     event = await registered_with_code(store, form())
     await resend(store, event)
     await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 minutes' WHERE id = $1", event.id)
-    assert await store.housekeeping.sweep(100) == Swept(1, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(1, 0, 0, 0, 0, more=False)
     assert (await look(store))[0].claims == ()
     counted = await sizes(raw)
     assert (counted["registrations"], counted["codes"]) == (1, 1)
@@ -56,8 +63,8 @@ async def test_codes_go_an_hour_after_their_end(store: Store, raw: Connection) -
     await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '59 minutes'")
     assert await store.housekeeping.sweep(100) == NOTHING
     await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '61 minutes'")
-    assert await store.housekeeping.sweep(1) == Swept(0, 1, 0, 0, more=True)
-    assert await store.housekeeping.sweep(2) == Swept(0, 1, 0, 0, more=False)
+    assert await store.housekeeping.sweep(1) == Swept(0, 1, 0, 0, 0, more=True)
+    assert await store.housekeeping.sweep(2) == Swept(0, 1, 0, 0, 0, more=False)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,10 @@ async def test_codes_go_an_hour_after_their_end(store: Store, raw: Connection) -
         ("UPDATE addresses SET failures = 1, failures_since = clock_timestamp() - interval '25 hours'", 0),
         ("UPDATE addresses SET mails = 1, mails_since = clock_timestamp() - interval '59 minutes'", 1),
         ("UPDATE addresses SET mails = 1, mails_since = clock_timestamp() - interval '61 minutes'", 0),
+        ("UPDATE addresses SET verify_failures_since = clock_timestamp() - interval '23 hours'", 1),
+        ("UPDATE addresses SET verify_failures_since = clock_timestamp() - interval '25 hours'", 0),
+        ("UPDATE addresses SET asked_since = clock_timestamp() - interval '59 minutes'", 1),
+        ("UPDATE addresses SET asked_since = clock_timestamp() - interval '61 minutes'", 0),
     ],
 )
 async def test_an_address_goes_when_nothing_of_it_counts(store: Store, raw: Connection, kept: str, left: int) -> None:
@@ -76,7 +87,7 @@ async def test_an_address_goes_when_nothing_of_it_counts(store: Store, raw: Conn
         await unit.accounts.load(email().key)
     await raw.execute(OLD)
     await raw.execute(kept)
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 1 - left, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 1 - left, 0, 0, more=False)
 
 
 async def test_an_address_with_a_registration_stays(store: Store, raw: Connection) -> None:
@@ -135,17 +146,91 @@ async def test_settled_mails_go_by_their_age(store: Store, raw: Connection, stat
         (parcel,) = await store.mailbag.lease(1, DAY)
         await (store.mailbag.done(parcel) if state == "sent" else store.mailbag.dead(parcel, "550"))
     await raw.execute(f"UPDATE outbox SET {age}")  # noqa: S608 - our own words
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, gone, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, gone, 0, more=False)
 
 
 async def test_the_mailbox_keeps_the_newest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "MAILBOX_KEPT", 3)
     for n in range(5):
         await store.mailbox.put(sender="a", to="b", subject=f"{n}", text="", html="", raw=b"")
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 2, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 2, 0, more=False)
     _, mails = await store.mailbox.list(to=None, start=0, limit=10)
     assert [mail.subject for mail in mails] == ["4", "3", "2"]
     assert await store.housekeeping.sweep(100) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("age", "gone"),
+    [
+        ("ended_at = clock_timestamp() - interval '29 days', end_reason = 'logout'", 0),
+        ("ended_at = clock_timestamp() - interval '31 days', end_reason = 'logout'", 1),
+        ("expires_at = clock_timestamp() - interval '29 days'", 0),
+        ("expires_at = clock_timestamp() - interval '31 days'", 1),
+        ("last_used_at = clock_timestamp() - interval '31 days'", 0),
+    ],
+)
+async def test_a_session_goes_a_month_after_it_was_over(store: Store, raw: Connection, age: str, gone: int) -> None:
+    ada = await user(store)
+    await log_in(store, ada, digest(1))
+    await raw.execute(f"UPDATE sessions SET {age}")  # noqa: S608 - our own words
+    await log_in(store, ada, digest(2))
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, more=False)
+    counted = await sizes(raw)
+    assert counted["sessions"] == counted["refresh_tokens"] == 2 - gone
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(50, 0), (70, 2)])
+async def test_links_go_when_their_session_is_over(store: Store, raw: Connection, seconds: int, gone: int) -> None:
+    ada = await user(store)
+    await log_in(store, ada, digest(1))
+    await refresh(store, digest(1), digest(2))
+    await log_in(store, ada, digest(3))
+    kept = f"kept_until = clock_timestamp() - interval '{seconds} s'"
+    await raw.execute(f"UPDATE refresh_tokens SET {kept} WHERE hash <> $1", digest(3))  # noqa: S608 - our own words
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, more=False)
+    counted = await sizes(raw)
+    assert (counted["sessions"], counted["refresh_tokens"]) == (2, 3 - gone)
+
+
+async def test_a_chain_is_kept_as_long_as_its_session_may_live(store: Store, raw: Connection) -> None:
+    opened = await log_in(store, await user(store), digest(1))
+    await refresh(store, digest(1), digest(2))
+    assert await rows(raw, "SELECT DISTINCT kept_until FROM refresh_tokens") == [(opened.session.expires_at,)]
+    await raw.execute("UPDATE refresh_tokens SET used_at = now() - interval '29 days', expires_at = now()")
+    assert await store.housekeeping.sweep(100) == NOTHING
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(50, 0), (70, 1)])
+async def test_a_proposed_address_goes_when_it_is_over(store: Store, raw: Connection, seconds: int, gone: int) -> None:
+    ada, bob = await user(store), await user(store, "bob")
+    now = await raw.fetchval("SELECT clock_timestamp()")
+    async with store.begin() as unit:
+        await unit.people.propose(ada.id, EmailChange(email("new"), now - timedelta(seconds=seconds)), now)
+        await unit.people.propose(bob.id, EmailChange(email("newer"), now), now)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, more=False)
+    assert (await sizes(raw))["email_changes"] == 2 - gone
+
+
+@pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "email_changes"])
+async def test_what_is_over_of_an_account_and_held_is_passed_over(store: Store, raw: Connection, table: str) -> None:
+    ada = await user(store)
+    await log_in(store, ada, digest())
+    async with store.begin() as unit:
+        await unit.people.propose(ada.id, EmailChange(email("new"), ada.created_at), ada.created_at)
+    await raw.execute(
+        "UPDATE sessions SET expires_at = now() - interval '31 days';"
+        "UPDATE refresh_tokens SET kept_until = now() - interval '31 days';"
+        "UPDATE email_changes SET expires_at = now() - interval '31 days'"
+    )
+    if table == "refresh_tokens":  # with its session still young: its deletion would wait for it
+        await raw.execute("UPDATE sessions SET expires_at = now()")
+    async with raw.transaction():
+        await raw.execute(f"SELECT FROM {table} FOR UPDATE")
+        with trio.fail_after(2):
+            await store.housekeeping.sweep(100)
+    assert (await sizes(raw))[table] == 1
+    await store.housekeeping.sweep(100)
+    assert (await sizes(raw))[table] == 0
 
 
 @pytest.mark.parametrize("table", ["registrations", "codes", "outbox"])
