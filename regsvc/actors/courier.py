@@ -1,11 +1,11 @@
-"""The mailer: takes parcels from the outbox, mints each one's code at the last moment, and hands the letter over.
+"""The mailer: takes parcels from the outbox, mints what each one carries at the last moment, hands the letter over.
 
 Rule 1. PostgreSQL has the cargo, the bell only wakes. A parcel is ours while its lease lasts; whatever stops us, the
 lease lapses and somebody carries it again. What was sent is written down before anything else, however long the
 database is away, because a parcel whose 250 is forgotten is sent twice.
 Rule 2. One mail, one slot: what is slow or hangs takes its own slot and no other.
 Rule 3. A code is minted when its letter is about to leave and must live 45 s after the relay's 250, so minting and
-sending share one deadline: a quarter of the code's life (15 s of 60).
+sending share one deadline: a quarter of the code's life (15 s of 60). A token is a code; a notice has neither.
 Rule 4. A relay that is away is nobody's fault: tries are given back, and one mail at a time asks whether it is there
 again. When it answered others meanwhile, it was not away, and the try counts.
 """
@@ -27,7 +27,6 @@ from regsvc.domain.delivery import (
     Dead,
     Deferred,
     Done,
-    Letter,
     Outage,
     Outcome,
     Parcel,
@@ -35,11 +34,9 @@ from regsvc.domain.delivery import (
     Verdict,
     verdict,
 )
-from regsvc.domain.values import Secret
-from regsvc.flows.account import ACTIVATE
-from regsvc.ports import Crypto, Dispatch, Mailbag, Minted, Transport, Unavailable
+from regsvc.domain.values import ResetToken, Secret
+from regsvc.ports import Crypto, Dispatch, Mailbag, Transport, Unavailable
 
-PURPOSE: Final = {Letter.ACTIVATION: ACTIVATE}  # of the code that a letter carries
 SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that is being written down
 AWAY_WAIT: Final = 0.1  # seconds between tries while the database is away, doubled up to AWAY_WAIT_MAX
 AWAY_WAIT_MAX: Final = 1.0
@@ -261,28 +258,54 @@ class _Courier:
 
     async def _hand_over(self, trip: _Trip) -> Outcome | None:
         """Mint and send; None when the letter is no longer wanted."""
-        parcel, pace = trip.parcel, self._pace
-        with trio.move_on_after(pace.hand_over.total_seconds()):
-            code = self._crypto.new_code(pace.code_digits)
-            mac = self._crypto.mac(parcel.subject, PURPOSE[parcel.letter], code)
-            minted = await self._mailbag.mint(parcel, mac, pace.code_lifetime)
-            if minted is None:
+        limit = self._pace.hand_over(trip.parcel.letter).total_seconds()
+        with trio.move_on_after(limit):
+            dispatch = await self._address(trip)
+            if dispatch is None:
                 self._tally.note(dropped=1)
                 observe.emit("mail_dropped", **trip.facts(), reason="nobody waits for it, or a newer one does")
                 return None
-            observe.emit("code_minted", **trip.facts())
             began = trio.current_time()
-            outcome = await self._transport.send(self._dispatch(parcel, minted, code))
+            outcome = await self._transport.send(dispatch)
             if isinstance(outcome, Accepted):
                 self._say_sent(trip, began)
-            return self._learn(trip, discreet(outcome, code))
-        return Deferred(f"no answer within {pace.hand_over.total_seconds():g} s")
+            return self._learn(trip, discreet(outcome, dispatch.code))
+        return Deferred(f"no answer within {limit:g} s")
 
-    def _dispatch(self, parcel: Parcel, minted: Minted, code: Secret) -> Dispatch:
-        lifetime, trace = self._pace.code_lifetime, observe.trace()
+    async def _address(self, trip: _Trip) -> Dispatch | None:
+        """Mint what the letter carries, if anything, and find out whom it is for; None: nobody."""
+        parcel, mailbag = trip.parcel, self._mailbag
+        carried, purpose = self._pace.carried(parcel.letter), parcel.letter.purpose
+        code: Secret | None = None
+        if carried is None or purpose is None:
+            minted = await mailbag.address(parcel)
+        else:
+            proof, code = self._secret(parcel, carried.digits)
+            minted = await mailbag.mint(parcel, self._crypto.mac(parcel.subject, purpose, proof), carried.lifetime)
+            if minted is not None:
+                observe.emit("code_minted", **trip.facts())
+        if minted is None:
+            return None
         return Dispatch(
-            parcel.id, parcel.letter, minted.email, minted.username, minted.locale, code, lifetime, trace=trace
+            parcel.id,
+            parcel.letter,
+            minted.email,
+            minted.username,
+            minted.locale,
+            code,
+            carried.lifetime if carried is not None else None,
+            parcel.created_at,
+            trace=observe.trace(),
+            data=parcel.data,
         )
+
+    def _secret(self, parcel: Parcel, digits: int | None) -> tuple[Secret, Secret]:
+        """Return a new secret: what is proved with it, and what stands in the letter."""
+        if digits is not None:
+            code = self._crypto.new_code(digits)
+            return code, code
+        proof = self._crypto.new_token()
+        return proof, ResetToken(parcel.subject, proof).text()
 
     def _say_sent(self, trip: _Trip, began: float) -> None:
         accept = trip.now() - trip.parcel.created_at

@@ -50,12 +50,13 @@ class Channel:
         return max(0.0, self._retry_at - trio.current_time()) if self.outages else 0.0
 
 
-def discreet(outcome: Outcome, code: Secret) -> Outcome:
-    """Return the outcome without what a relay may quote from the mail: addresses and the code."""
+def discreet(outcome: Outcome, code: Secret | None) -> Outcome:
+    """Return the outcome without what a relay may quote from the mail: addresses, and what it carries."""
     match outcome:
         case Accepted():
             return outcome
         case Deferred(reason) | Rejected(reason) | Outage(reason):
-            return replace(outcome, reason=_ADDRESS.sub("…@…", reason.replace(code.reveal(), "…")))
+            told = reason if code is None else reason.replace(code.reveal(), "…")
+            return replace(outcome, reason=_ADDRESS.sub("…@…", told))
         case _:
             assert_never(outcome)

@@ -4,10 +4,21 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
+
+from regsvc.domain.delivery import NOT_AFTER, Letter
+from regsvc.domain.profile import PROPOSAL_TTL
 
 MARGIN: Final = timedelta(seconds=2)  # for the transport to end by its own deadline, which says more than ours
 LIFE_SPENT_MAX: Final = 0.25  # of a code's life, from minting to the 250; invariant I6: 45 s of 60 are left
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The secret in a letter: a code of so many digits, or (None) a token of 128 bits; `lifetime` from its minting."""
+
+    digits: int | None
+    lifetime: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +29,37 @@ class Pace:
     timeout: timedelta = timedelta(seconds=10)
     code_digits: int = 6
     code_lifetime: timedelta = timedelta(seconds=60)
+    verify_digits: int = 6
+    verify_lifetime: timedelta = timedelta(minutes=10)
+    reset_lifetime: timedelta = timedelta(minutes=10)
     attempts_max: int = 8
     lease: timedelta = timedelta(seconds=15)
     renew: timedelta = timedelta(seconds=5)
     poll: timedelta = timedelta(seconds=5)
     jitter: Callable[[], float] = field(default=random.random, repr=False)
 
-    @property
-    def hand_over(self) -> timedelta:
+    def carried(self, letter: Letter) -> Carried | None:
+        """Return what a letter carries; None: nothing, it is a notice."""
+        match letter:
+            case Letter.ACTIVATION:
+                return Carried(self.code_digits, self.code_lifetime)
+            case Letter.VERIFY:
+                return Carried(self.verify_digits, self.verify_lifetime)
+            case Letter.CHANGE_EMAIL:
+                # However late its mail leaves, the proposed address waits for the code to its end.
+                return Carried(self.verify_digits, min(self.verify_lifetime, PROPOSAL_TTL - NOT_AFTER))
+            case Letter.RESET:
+                return Carried(None, self.reset_lifetime)
+            case Letter.PASSWORD_CHANGED | Letter.EMAIL_CHANGED | Letter.NEW_DEVICE:
+                return None
+            case _:
+                assert_never(letter)
+
+    def hand_over(self, letter: Letter) -> timedelta:
         """How long minting and sending may take together."""
-        return min(self.timeout + MARGIN, self.code_lifetime * LIFE_SPENT_MAX)
+        longest = self.timeout + MARGIN
+        carried = self.carried(letter)
+        return longest if carried is None else min(longest, carried.lifetime * LIFE_SPENT_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Mail:
 
     letter: Letter
     subject: UUID
-    data: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Publish:
     subject: UUID
     actor: UUID | None = None
     ip: str | None = None
-    data: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 Effect = Mail | Publish
@@ -91,7 +91,7 @@ class Parcel:
     created_at: datetime
     leased_at: datetime
     not_after: datetime
-    data: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

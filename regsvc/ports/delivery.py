@@ -83,6 +83,7 @@ class Dispatch:
     """A letter to write and hand over. `id` is stable over tries and makes the Message-ID.
 
     `code` is what the letter carries: digits, or the text of a reset token; None in a notice, `lifetime` too.
+    `created_at` is when it was asked for: when that happened of which a notice tells.
     """
 
     id: UUID
@@ -92,6 +93,7 @@ class Dispatch:
     locale: str | None
     code: Secret | None
     lifetime: timedelta | None
+    created_at: datetime
     trace: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
 

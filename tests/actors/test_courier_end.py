@@ -1,7 +1,7 @@
 """How the mailer ends: drained, cancelled, or by a failure at any call."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from uuid import UUID
 
@@ -11,7 +11,8 @@ from trio.testing import MockClock
 
 from regsvc.actors import keeper
 from regsvc.actors.tally import Drained, Pace
-from regsvc.domain.delivery import Accepted, Outage, Outcome
+from regsvc.domain.delivery import Accepted, Letter, Outage, Outcome
+from regsvc.domain.values import ResetToken
 from regsvc.ports import Dispatch, OutboxCounts
 from tests.actors.office import Office, Unplugged
 from tests.fakes import Post, Relay, Trouble, accept
@@ -97,7 +98,8 @@ async def test_a_drain_does_not_know_what_is_left_without_a_database(autojump_cl
 
 # ------------------------------------------------------------------------------------- wherever it is struck
 
-MAILS = 3
+LETTERS = (Letter.ACTIVATION, Letter.RESET, Letter.PASSWORD_CHANGED)
+MAILS = len(LETTERS)
 
 
 def _simulate(main: Callable[[], Awaitable[bool]]) -> bool:
@@ -105,18 +107,27 @@ def _simulate(main: Callable[[], Awaitable[bool]]) -> bool:
 
 
 def _all_is_well(office: Office) -> None:
-    """Nothing is lost, nothing is twice, and the code that was delivered last is the one that opens."""
+    """Nothing is lost, nothing is twice, and what was delivered last is what opens."""
     assert office.post.states() == ["sent"] * MAILS
     assert Counter(office.relay.recipients()) == Counter(f"p{n}@example.org" for n in range(MAILS))
+    opens = {row.subject: mac for row in office.post.rows.values() if (mac := office.post.codes.get(row.subject))}
+    assert {subject: mac for subject, (mac, _) in opens.items()} == dict(_shown(office))
+
+
+def _shown(office: Office) -> Iterator[tuple[UUID, bytes]]:
+    """The MACs of what was delivered."""
     for _, dispatch in office.relay.delivered:
-        subject = UUID(int=1000 + dispatch.id.int)
-        assert office.post.codes[subject][0] == office.dice.mac(subject, "activate", dispatch.code)
+        if (code := dispatch.code) is not None:
+            token = ResetToken.parse(code.reveal())
+            subject, purpose = UUID(int=1000 + dispatch.id.int), dispatch.letter.purpose
+            assert purpose is not None
+            yield subject, office.dice.mac(subject, purpose, code if token is None else token.secret)
 
 
 def _posted(trouble: Trouble | None = None) -> Office:
     office = Office(Post(trouble or Trouble()), pace=Pace(concurrency=2))
-    for n in range(MAILS):
-        office.post.post(f"p{n}@example.org")
+    for n, letter in enumerate(LETTERS):
+        office.post.post(f"p{n}@example.org", letter)
     return office
 
 
