@@ -19,6 +19,7 @@ LARGE = (
     "tests/http/test_hostile_connections.py",
     "tests/http/test_wire.py",
     "tests/store/test_races.py",
+    "tests/store/test_races_people.py",
     "tests/trio_asyncpg/test_cancellation.py",
 )
 nox.options.sessions = ["lint", "types", "tests"]

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import trio
@@ -11,7 +12,7 @@ import uuid_utils.compat
 from regsvc.domain import account, session
 from regsvc.domain.account import Activate, Address, Claim, Owner, Proof, Register, Resend, Rules, Step
 from regsvc.domain.delivery import Parcel
-from regsvc.domain.refusals import Refused
+from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Login, Opened, Person, Repeated, Reused, Rotated, User
 from regsvc.domain.values import Email, Locale, Username
 from regsvc.ports import Minted
@@ -85,7 +86,7 @@ async def activate(store: Store, event: Register, mac: bytes = MAC, rules: Rules
     return step
 
 
-async def user(store: Store, name: str = "ada", **columns: object) -> User:
+async def user(store: Store, name: str = "ada", **columns: Any) -> User:
     """Make an account with these columns otherwise than as an activation leaves them."""
     event = await registered_with_code(store, form(name))
     await activate(store, event)
@@ -112,7 +113,8 @@ async def log_in(store: Store, who: User, token: bytes, device: str = "curl") ->
 async def try_to_log_in(store: Store, who: User, token: bytes, device: str = "curl") -> Opened | Refused:
     async with store.begin() as unit:
         locked = await unit.people.lock(who.id)
-        assert locked is not None
+        if locked is None:
+            return Refused(Refusal.INVALID_CREDENTIALS)
         person = Person(locked[0], await unit.sessions.devices(who.id))
         event = Login(new_id(), token, device, "192.0.2.7", who.password_hash)
         opened, _ = session.login(person, event, locked[1], SESSION_RULES)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -36,6 +36,17 @@ FILL = """
         CASE WHEN n % 2 = 0 THEN at END,
         CASE WHEN n % 2 = 1 AND n % 100 = 1 THEN at + interval '3 days' END
     FROM seeds;
+    INSERT INTO sessions (id, user_id, device, created_at, last_used_at, expires_at, ended_at, end_reason)
+    SELECT id, id, 'curl', at, at, at + interval '30 days',
+        CASE WHEN n % 3 = 0 THEN at END, CASE WHEN n % 3 = 0 THEN 'logout' END
+    FROM seeds;
+    INSERT INTO refresh_tokens (hash, session_id, parent, used_at, expires_at, kept_until)
+    SELECT convert_to('l' || link || 'n' || n, 'UTF8'), id,
+        CASE WHEN link > 1 THEN convert_to('l' || link - 1 || 'n' || n, 'UTF8') END,
+        CASE WHEN link < 3 THEN at END, at + interval '7 days', at + interval '30 days'
+    FROM seeds CROSS JOIN generate_series(1, 3) AS link;
+    INSERT INTO email_changes (user_id, email, email_key, created_at, expires_at)
+    SELECT id, email_key, email_key, at, at + interval '2 days' FROM seeds;
     ANALYZE;
 """
 HOT: dict[str, dict[str, list[object]]] = {
@@ -67,9 +78,42 @@ HOT: dict[str, dict[str, list[object]]] = {
         "sweep_addresses": [100, timedelta(days=1), timedelta(hours=1)],
         "sweep_sent": [100],
         "sweep_dead": [100],
+        "sweep_links": [100],
+        "sweep_sessions": [100],
+        "sweep_email_changes": [100],
+    },
+    "session": {
+        "devices": [new_id()],
+        "lock_session": [b"l1n7"],
+        "load_family": [b"l1n7"],
+        "rotate": [b"l3n7", None, b"l4n7", None, None],
+        "end_sessions": [new_id(), "logout", datetime.fromisoformat("2026-01-01T00:00:00Z"), None, None],
+        "drop_links": [[new_id()]],
+        "user_by_email": ["p7@example.com"],
+        "user_by_username": ["ada"],
+        "user_by_id": [new_id()],
+        "visit": [new_id()],
+        "sessions_alive": [new_id()],
+        "code_alive": [new_id(), "reset", [b"mac"]],
+        "email_taken": ["p7@example.com"],
+    },
+    "profile": {
+        "lock_user": [new_id()],
+        "change_user": [new_id(), "A@b.example", "a@b.example", None, "ada", None, "hash", "user", None, None],
+        "remove_user": [new_id()],
+        "is_last_admin": [new_id()],
+        "use_code": [new_id(), "reset", [b"mac"], None],
+        "drop_codes": [new_id(), ["reset"]],
+        "propose": [new_id(), "A@b.example", "a@b.example", None, None],
+        "proposed": [new_id()],
+        "spend": [new_id(), 1],
+        "settle": [new_id()],
     },
 }
-BIG = {"addresses", "registrations", "users", "codes", "outbox"}
+BIG = {
+    *("addresses", "registrations", "users", "codes", "outbox"),
+    *("sessions", "refresh_tokens", "email_changes"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -119,13 +120,13 @@ TAKEN = [
 
 @pytest.mark.parametrize(("columns", "refusal"), TAKEN)
 async def test_what_another_has_is_refused_and_the_transaction_goes_on(
-    store: Store, columns: dict[str, object], refusal: Refusal
+    store: Store, columns: dict[str, Any], refusal: Refusal
 ) -> None:
     ada = await user(store)
     await user(store, "bob", username=Username("bob", "bob"))
     async with store.begin() as unit:
         await unit.people.lock(ada.id)
-        assert await unit.people.change(ada, replace(ada, **columns)) is refusal  # type: ignore[arg-type]
+        assert await unit.people.change(ada, replace(ada, **columns)) is refusal
         assert await unit.people.change(ada, replace(ada, locale=Locale("fr"))) is None
     assert (await lock(store, ada.id))[0] == replace(ada, locale=Locale("fr"))
 
@@ -133,10 +134,10 @@ async def test_what_another_has_is_refused_and_the_transaction_goes_on(
 @pytest.mark.parametrize(("columns", "refusal"), TAKEN)
 @pytest.mark.parametrize("commits", [True, False])
 async def test_who_wants_what_another_just_takes_waits_and_is_refused_or_has_it(
-    store: Store, raw: Connection, columns: dict[str, object], refusal: Refusal, *, commits: bool
+    store: Store, raw: Connection, columns: dict[str, Any], refusal: Refusal, *, commits: bool
 ) -> None:
     ada, bob = await user(store), await user(store, "zoe")
-    after = replace(ada, **columns)  # type: ignore[arg-type]
+    after = replace(ada, **columns)
     answers: list[Refusal | None] = []
 
     async def second() -> None:
@@ -229,7 +230,7 @@ async def test_claims_that_somebody_holds_are_not_waited_for(store: Store, raw: 
     ],
 )
 async def test_the_last_admin_is_the_one_beside_whom_nobody_else_is(
-    store: Store, others: dict[str, object], *, last: bool
+    store: Store, others: dict[str, Any], *, last: bool
 ) -> None:
     ada = await user(store, role=Role.ADMIN)
     bob = await user(store, "bob", **others)

@@ -1,16 +1,12 @@
 """Real collisions on one database, and transactions cut at every point: one winner, and all or nothing."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-
-import trio
 
 from regsvc.domain.account import Claim, Owner, Register
 from regsvc.domain.refusals import Refusal, Refused
-from regsvc.domain.values import EmailKey
 from regsvc.store import Store
 from regsvc.trio_asyncpg import Connection
-from tests.instruments import HangUp
+from tests.store.cuts import cut, points, whole
 from tests.store.scenes import (
     CLAIMS,
     RULES,
@@ -22,7 +18,6 @@ from tests.store.scenes import (
     sizes,
     together,
 )
-from tests.waiting import until
 
 
 async def try_to_register(store: Store, name: str, outcomes: list[Claim | Refused], _: int) -> None:
@@ -95,27 +90,6 @@ async def test_two_addresses_that_want_one_username_both_become_accounts(store: 
     assert await raw.fetchval("SELECT count(*) FROM users WHERE username_key = 'same'") == 1
 
 
-async def points(work: Callable[[], Awaitable[object]]) -> int:
-    """Count the scheduling points of `work`, generously: the answers of the server come in pieces of their own."""
-    counter = HangUp(trio.CancelScope(), 0)
-    trio.lowlevel.add_instrument(counter)
-    await work()
-    trio.lowlevel.remove_instrument(counter)
-    return -counter.left
-
-
-async def cut(work: Callable[[], Awaitable[object]], n: int) -> bool:
-    """Run `work`, hung up at its n-th scheduling point; tell whether that stopped it."""
-    with trio.CancelScope() as scope:
-        instrument = HangUp(scope, n)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            await work()
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-    return scope.cancelled_caught
-
-
 async def test_a_registration_cut_anywhere_is_whole_or_nothing(store: Store, raw: Connection) -> None:
     total = await points(lambda: register(store, form("whole")))
     kept = 1
@@ -147,15 +121,3 @@ async def test_an_activation_cut_anywhere_is_whole_or_nothing(store: Store, raw:
 
 async def activate_new(store: Store, name: str) -> None:
     await activate(store, await registered_with_code(store, form(name)))
-
-
-async def whole(store: Store) -> None:
-    """The pool lends as many connections as ever."""
-    with trio.fail_after(5):
-        await together(8, lambda n: held(store, f"whole{n}"))
-        await until(lambda: store.statistics().in_use + store.statistics().recovering == 0)
-
-
-async def held(store: Store, name: str) -> None:
-    async with store.begin() as unit:
-        await unit.accounts.load(EmailKey(f"{name}@example.com"))

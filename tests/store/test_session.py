@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import trio
@@ -28,7 +29,7 @@ from tests.store.scenes import (
 )
 from tests.waiting import until_asked
 
-NAMED = {"username": Username("Ada", "ada"), "locale": Locale("de"), "role": Role.ADMIN}
+NAMED: dict[str, Any] = {"username": Username("Ada", "ada"), "locale": Locale("de"), "role": Role.ADMIN}
 
 
 async def load(store: Store, token: bytes) -> tuple[Family, datetime] | None:
