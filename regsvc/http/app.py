@@ -8,18 +8,23 @@ from typing import Final
 
 from quart_trio import QuartTrio
 
-from regsvc.domain.values import PasswordRules
+from regsvc.domain.values import PasswordRules, Secret
 from regsvc.flows.account import Accounts
-from regsvc.http import account, ops, pages
+from regsvc.flows.profile import Profiles
+from regsvc.flows.recovery import Recovery
+from regsvc.flows.session import Sessions
+from regsvc.flows.staff import Staff
+from regsvc.http import account, ops, pages, profile, session, staff
 from regsvc.http import mailbox as development
 from regsvc.http.caller import Network
+from regsvc.http.cookies import Cookies
 from regsvc.http.forms import Rules
 from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
 from regsvc.http.openapi import document, example
 from regsvc.http.problems import Writer
 from regsvc.http.table import routes
-from regsvc.ports import Mailbox, Probe
+from regsvc.ports import Mailbox, Probe, Tokens
 
 EXAMPLE_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 
@@ -34,11 +39,14 @@ class Knobs:
     trusted_proxies: Sequence[Network] = ()
     draining: Callable[[], bool] = lambda: False
     checks: ops.Checks = field(default_factory=dict)
+    verify_digits: int = 6
+    cookies: bool = False  # whether refresh tokens are handed out in a cookie
+    admin_token: Secret | None = None  # what a machine shows to administer
 
     @property
     def rules(self) -> Rules:
         """What the fields of forms are held to."""
-        return Rules(self.code_digits, self.passwords)
+        return Rules(self.code_digits, self.passwords, self.verify_digits)
 
     @property
     def writer(self) -> Writer:
@@ -46,7 +54,18 @@ class Knobs:
         return Writer(self.public_url.rstrip("/"))
 
 
-def make_app(accounts: Accounts, *, probe: Probe, mailbox: Mailbox | None, knobs: Knobs) -> QuartTrio:
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """What people do, by room."""
+
+    accounts: Accounts
+    sessions: Sessions
+    recovery: Recovery
+    profiles: Profiles
+    staff: Staff
+
+
+def make_app(flows: Flows, *, tokens: Tokens, probe: Probe, mailbox: Mailbox | None, knobs: Knobs) -> QuartTrio:
     """Build the app. With a mailbox it has the development pages: whoever reaches them reads every code."""
     described = partial(describe, knobs, mailbox=mailbox is not None)
 
@@ -54,10 +73,14 @@ def make_app(accounts: Accounts, *, probe: Probe, mailbox: Mailbox | None, knobs
         written = json.loads(knobs.writer.body(example(kind), EXAMPLE_ID))
         return json.dumps(written, indent=2, ensure_ascii=False)
 
+    rules, cookies = knobs.rules, Cookies.of(knobs.public_url) if knobs.cookies else None
     views = {
-        **account.views(accounts, knobs.rules),
+        **account.views(flows.accounts, rules),
+        **session.views(flows.sessions, flows.recovery, tokens, rules, cookies),
+        **profile.views(flows.profiles, flows.sessions, rules, cookies),
+        **staff.views(flows.staff, flows.sessions, knobs.admin_token, rules),
         **ops.views(probe, knobs.checks, knobs.draining),
-        **pages.views(described, shown, root=knobs.writer.base, mailbox=mailbox is not None),
+        **pages.views(described, shown, rules, root=knobs.writer.base, mailbox=mailbox is not None),
         **({} if mailbox is None else development.views(mailbox)),
     }
     return Front(routes(development=mailbox is not None), views, knobs.writer, knobs.trusted_proxies)

@@ -12,11 +12,24 @@ from typing import Annotated, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from regsvc.domain.values import EMAIL_MAX, Email, Flaw, Locale, PasswordRules, Secret, Username, read_code
+from regsvc.domain.values import (
+    EMAIL_MAX,
+    Email,
+    EmailKey,
+    Flaw,
+    Locale,
+    PasswordRules,
+    ResetToken,
+    Secret,
+    Username,
+    read_code,
+)
 from regsvc.http.models import Fault
 
 T = TypeVar("T")
 FAULTS_MAX: Final = 20  # a body has room for a thousand unknown fields; nobody reads that many
+PASSWORD_MAX: Final = 1024  # characters of a password that is shown, whatever the rules for new ones are by now
+NOBODY: Final = Email("", EmailKey(""))  # an address that no one can have: every key has an @
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -26,6 +39,7 @@ class Rules:
 
     code_digits: int
     passwords: PasswordRules
+    verify_digits: int = 6  # of a code that is a proof alone
 
 
 def _text(value: object) -> str:
@@ -62,8 +76,38 @@ def _password(value: object, info: ValidationInfo) -> Secret:
     return secret if flaw is None else _good(flaw)
 
 
+def _known_password(value: object) -> Secret:
+    text = _text(value)
+    if len(text) > PASSWORD_MAX:
+        raise PydanticCustomError("oversize", "No password is that long.")
+    return Secret(text)
+
+
 def _code(value: object, info: ValidationInfo) -> Secret:
     return _good(read_code(_text(value), _rules(info).code_digits))
+
+
+def _lone_code(value: object, info: ValidationInfo) -> Secret:
+    return _good(read_code(_text(value), _rules(info).verify_digits))
+
+
+def _anybody(value: object) -> Email:
+    found = Email.parse(_text(value))
+    return NOBODY if isinstance(found, Flaw) else found
+
+
+def _who(value: object) -> Email | Username:
+    text = _text(value)
+    found = Email.parse(text) if "@" in text else Username.parse(text)
+    return NOBODY if isinstance(found, Flaw) else found
+
+
+def _secret(value: object) -> Secret:
+    return Secret(_text(value))
+
+
+def _reset_token(value: object) -> ResetToken | None:
+    return ResetToken.parse(_text(value))
 
 
 def _rules(info: ValidationInfo) -> Rules:
@@ -83,29 +127,41 @@ class NothingForm(Form):
     """A body where none is needed: there may be none, or an empty object."""
 
 
+Address = Annotated[
+    Email,
+    PlainValidator(_email),
+    WithJsonSchema({"type": "string", "format": "email", "maxLength": EMAIL_MAX, "description": "In any case."}),
+]
+NewPassword = Annotated[
+    Secret,
+    PlainValidator(_password),
+    WithJsonSchema({"type": "string", "format": "password", "description": "All characters are significant."}),
+]
+KnownPassword = Annotated[
+    Secret,
+    PlainValidator(_known_password),
+    WithJsonSchema({"type": "string", "format": "password", "maxLength": PASSWORD_MAX}),
+]
+LoneCode = Annotated[
+    Secret,
+    PlainValidator(_lone_code),
+    WithJsonSchema({"type": "string", "description": "As the mail has it; spaces and dashes are ignored."}),
+]
+_USERNAME: Final = WithJsonSchema(
+    {"type": ["string", "null"], "minLength": 3, "description": "Letters a–z, digits, _ . -"}
+)
+_LOCALE: Final = WithJsonSchema(
+    {"type": ["string", "null"], "maxLength": 35, "description": "BCP 47, such as en or de-AT."}
+)
+
+
 class RegisterForm(Form):
     """Whom to register. The password comes last: it is compared with the others."""
 
-    email: Annotated[
-        Email,
-        PlainValidator(_email),
-        WithJsonSchema({"type": "string", "format": "email", "maxLength": EMAIL_MAX, "description": "In any case."}),
-    ]
-    username: Annotated[
-        Username | None,
-        PlainValidator(_username),
-        WithJsonSchema({"type": ["string", "null"], "minLength": 3, "description": "Letters a–z, digits, _ . -"}),
-    ] = None
-    locale: Annotated[
-        Locale | None,
-        PlainValidator(_locale),
-        WithJsonSchema({"type": ["string", "null"], "maxLength": 35, "description": "BCP 47, such as en or de-AT."}),
-    ] = None
-    password: Annotated[
-        Secret,
-        PlainValidator(_password),
-        WithJsonSchema({"type": "string", "format": "password", "description": "All characters are significant."}),
-    ]
+    email: Address
+    username: Annotated[Username | None, PlainValidator(_username), _USERNAME] = None
+    locale: Annotated[Locale | None, PlainValidator(_locale), _LOCALE] = None
+    password: NewPassword
 
 
 _CODE = WithJsonSchema({"type": "string", "description": "As the mail has it; spaces and dashes are ignored."})
@@ -126,3 +182,92 @@ class ActivateForm(Form):
             return Fault(field="activation_code", message=message, code="contradiction")
         code = self.code or self.activation_code
         return code if code is not None else Fault(field="code", message="This field is required.", code="missing")
+
+
+class LoginForm(Form):
+    """Who logs in: what can be no address and no name takes the way of one that nobody has, so the answer is the same.
+
+    The password is not held to the rules for new ones: they may have been others when it was chosen.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["email"]}, {"required": ["identifier"]}]})
+
+    email: Annotated[Email | None, PlainValidator(_anybody), WithJsonSchema({"type": "string"})] = None
+    identifier: Annotated[
+        Email | Username | None,
+        PlainValidator(_who),
+        WithJsonSchema({"type": "string", "description": "An e-mail address if it has an @, else a username."}),
+    ] = None
+    password: KnownPassword
+
+    def who(self) -> Email | Username | Fault:
+        """Return who it is, or what is wrong with the two taken together."""
+        if self.email is not None and self.identifier is not None:
+            return Fault(field="identifier", message="Send email or identifier, not both.", code="contradiction")
+        who = self.email if self.email is not None else self.identifier
+        return who if who is not None else Fault(field="email", message="This field is required.", code="missing")
+
+
+class AddressForm(Form):
+    """An address that a mail is asked for."""
+
+    email: Address
+
+
+class VerifyForm(Form):
+    """The code that proves the address alone."""
+
+    email: Address
+    code: LoneCode
+
+
+class RefreshForm(Form):
+    """The refresh token; where the service hands it out in a cookie, it may be there instead."""
+
+    refresh_token: Annotated[
+        Secret | None,
+        PlainValidator(lambda value: None if value is None else _secret(value)),
+        WithJsonSchema({"type": ["string", "null"], "description": "Absent: the cookie's, where there are cookies."}),
+    ] = None
+
+
+class ResetForm(Form):
+    """The token of the mail (None: what cannot be one), and the new password."""
+
+    token: Annotated[
+        ResetToken | None, PlainValidator(_reset_token), WithJsonSchema({"type": "string", "description": "As mailed."})
+    ]
+    new_password: NewPassword
+
+
+class ProfileForm(Form):
+    """What is to be; `model_fields_set` tells what was sent."""
+
+    username: Annotated[Username | None, PlainValidator(_username), _USERNAME] = None
+    locale: Annotated[Locale | None, PlainValidator(_locale), _LOCALE] = None
+
+
+class RemoveForm(Form):
+    """The password, so that a session somebody else got hold of cannot delete the account."""
+
+    password: KnownPassword
+
+
+class PasswordForm(Form):
+    """The password that is, and the one that is to be."""
+
+    current_password: KnownPassword
+    new_password: NewPassword
+
+
+class EmailForm(Form):
+    """The address that is to be, and the password."""
+
+    new_email: Address
+    password: KnownPassword
+
+
+class ConfirmForm(Form):
+    """The code that was mailed to the new address."""
+
+    code: LoneCode

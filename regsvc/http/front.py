@@ -27,7 +27,7 @@ from regsvc.http.connection import LeanConnection
 from regsvc.http.kinds import Kind
 from regsvc.http.problems import ALWAYS, Told, Writer, headers, tell, told, unavailable
 from regsvc.http.reply import View
-from regsvc.http.routes import Route
+from regsvc.http.routes import Auth, Route
 from regsvc.http.wire import Unreadable
 from regsvc.ports import Unavailable
 
@@ -69,6 +69,7 @@ class Front(QuartTrio):
         if odd := {route.name for route in table} ^ views.keys():
             raise ValueError(f"table and views do not agree on {', '.join(sorted(odd))}")
         self._writer, self._trusted, self._answers = writer, trusted, views
+        self._basic = {route.name for route in table if route.auth is Auth.BASIC}
         for route in table:
             for path in route.paths:
                 rule = path.translate(_RULE)
@@ -121,7 +122,9 @@ class Front(QuartTrio):
         if isinstance(outcome, Told):
             asked.caller.refusal = outcome.why
             body = self._writer.body(outcome, asked.caller.request_id, asked.dialect)
-            outcome = TrioResponse(body, outcome.kind.status, headers(outcome))
+            rule = asked.url_rule
+            head = headers(outcome, basic=rule is not None and rule.endpoint in self._basic)
+            outcome = TrioResponse(body, outcome.kind.status, head)
         return outcome
 
     async def _dispatch(self, asked: Asked) -> Response | Refused | Told:

@@ -45,23 +45,24 @@ INVALID_ACTIVATION_CODE = Kind(
     400,
     "The activation code is wrong",
     "This is not the code of the newest mail.",
-    "Address and password are right, the code is not. A newer code makes every older one invalid.",
+    "The code is another one, or of another mail. A newer code makes every older one invalid.",
     "Take the code from the newest mail. `attempts_left` says how often it may still be tried.",
 )
 INVALID_CREDENTIALS = Kind(
     "InvalidCredentials",
     401,
     "The credentials are missing or wrong",
-    "The e-mail address or the password is wrong, or they were not sent with HTTP Basic.",
-    "The service does not say which of the two is wrong, nor whether the address is known.",
-    "Send `Authorization: Basic` with the address and the password of the registration, in UTF-8.",
+    "The e-mail address, the username or the password is wrong, or they were not sent as the route takes them.",
+    "The service does not say which of them is wrong, nor whether the address or the name is known.",
+    "Routes of a registration take `Authorization: Basic` with its address and its password, in UTF-8; "
+    "`POST /v1/auth/login` takes them in its body, and those who are logged in show their password there too.",
 )
 INVALID_CODE = Kind(
     "InvalidCode",
     400,
     "The code is wrong",
     "This is not the code of the newest mail.",
-    "The code that was mailed to the new address is another one.",
+    "The code that was mailed to the new address is another one; a newer one makes every older one invalid.",
     "Take the code from the newest mail. `attempts_left` says how often it may still be tried.",
 )
 INVALID_RESET_TOKEN = Kind(
@@ -109,8 +110,8 @@ FORBIDDEN = Kind(
     403,
     "This is not yours to do",
     "This needs rights that you do not have.",
-    "Who asks is known, but may not do this.",
-    "Ask an administrator.",
+    "Who asks is known, but may not do this; or a cookie came with a request from a page of another origin.",
+    "Ask an administrator; a page asks from the service's own origin, or without cookies.",
 )
 NOT_FOUND = Kind(
     "NotFound",
@@ -158,14 +159,14 @@ CODE_EXPIRED = Kind(
     "The code has expired",
     "There is no code that is still good.",
     "The code lives for a short time from the moment its mail is handed over, and none is alive now.",
-    "Ask for the change again.",
+    "Ask for the change again: `POST /v1/users/me/email`.",
 )
 LAST_ADMIN = Kind(
     "LastAdmin",
     409,
     "This is the last administrator",
     "This is the last administrator; somebody has to be one.",
-    "Without this account nobody could administer the service.",
+    "Without this account nobody could administer the service, so it is neither deleted nor disabled nor demoted.",
     "Make somebody else an administrator first.",
 )
 ACTIVATION_CODE_EXPIRED = Kind(
@@ -174,7 +175,8 @@ ACTIVATION_CODE_EXPIRED = Kind(
     "The activation code has expired",
     "There is no code that is still good.",
     "A code lives for a short time from the moment its mail is handed over, and none is alive now.",
-    "Ask for a new one with `POST /v1/users/resend-code` and the same credentials.",
+    "Ask for a new one with `POST /v1/users/resend-code` and the same credentials; for a code that is shown without "
+    "a password, with `POST /v1/auth/send-code`.",
 )
 PAYLOAD_TOO_LARGE = Kind(
     "PayloadTooLarge",
@@ -223,7 +225,7 @@ TOO_MANY_ATTEMPTS = Kind(
     "Too many wrong codes",
     "Too many wrong codes were tried.",
     "A code can be tried a few times, and an address has a budget of wrong codes a day; one of the two is used up.",
-    "Wait for `Retry-After`, then ask for a new code with `POST /v1/users/resend-code`.",
+    "Wait for `Retry-After`, then ask for a new code as you asked for this one; `hint` says how.",
 )
 RESEND_TOO_SOON = Kind(
     "ResendTooSoon",

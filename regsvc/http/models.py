@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.config import JsonDict
 
 
 def instant(time: datetime) -> str:
@@ -24,6 +25,12 @@ class Model(BaseModel):
     """A JSON object that the service writes."""
 
     model_config = ConfigDict(frozen=True)
+
+
+def _not_null(schema: JsonDict) -> None:
+    """Describe a member that is a string or absent."""
+    del schema["default"], schema["anyOf"]
+    schema["type"] = "string"
 
 
 class Registration(Model):
@@ -63,6 +70,82 @@ class Standing(Model):
     mail: Literal["queued", "sent", "failed"]
     code_expires_at: Instant | None
     resend_available_at: Instant
+
+
+class Profile(Model):
+    """An account, as its owner and administrators see it."""
+
+    id: UUID
+    email: str
+    username: str | None
+    locale: str | None
+    role: Literal["user", "admin"]
+    created_at: Instant
+    activated_at: Instant
+    updated_at: Instant
+
+
+class Admitted(Model):
+    """A session that was opened or refreshed."""
+
+    access_token: str = Field(repr=False)
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a word of RFC 6749
+    expires_in: int = Field(ge=1, description="Seconds that the access token is good.")
+    refresh_token: str | None = Field(
+        default=None,
+        repr=False,
+        description="Absent where the service hands it out in a cookie.",
+        json_schema_extra=_not_null,
+    )
+    user: Profile
+
+
+class Session(Model):
+    """A login on a device."""
+
+    id: UUID
+    device: str
+    ip: str | None
+    created_at: Instant
+    last_used_at: Instant
+    expires_at: Instant = Field(description="The end, however often it is refreshed.")
+    current: bool = Field(description="Whether it is the one that asks.")
+
+
+class Sessions(Model):
+    """The sessions that are alive, the newest first."""
+
+    sessions: list[Session]
+
+
+class Accepted(Model):
+    """Taken note of, whatever comes of it."""
+
+    message: str
+
+
+class Proposed(Model):
+    """A code is on its way to the new address."""
+
+    email: str
+    message: str
+
+
+class Key(BaseModel):
+    """A public key (RFC 7517); what else it has depends on `kty`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kty: str
+    kid: str
+    alg: str
+    use: Literal["sig"]
+
+
+class KeySet(Model):
+    """The keys that access tokens are signed with; several while one takes over from another."""
+
+    keys: list[Key]
 
 
 class Alive(Model):

@@ -7,7 +7,7 @@ Every path is in it, aliases too, so that a client of any of them can be generat
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -19,7 +19,17 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from regsvc import __version__
 from regsvc.http import kinds
 from regsvc.http.caller import LEGACY_PREFIX
-from regsvc.http.forms import ActivateForm, Form, RegisterForm, Rules
+from regsvc.http.cookies import NAME as COOKIE
+from regsvc.http.forms import (
+    ActivateForm,
+    ConfirmForm,
+    Form,
+    PasswordForm,
+    RegisterForm,
+    ResetForm,
+    Rules,
+    VerifyForm,
+)
 from regsvc.http.kinds import Kind
 from regsvc.http.models import Fault, LegacyProblem, Problem
 from regsvc.http.problems import MEDIA_TYPE, Dialect, Told, Writer, headers, tell
@@ -56,6 +66,12 @@ _EXTRAS: Final[Mapping[str, Mapping[str, Any]]] = {
         "detail": "A password has at least 8 characters.",
         "errors": (Fault(field="password", message="A password has at least 8 characters.", code="too_short"),),
     },
+    "InvalidCode": {"attempts_left": 4},
+    "InvalidResetToken": {"hint": "Ask for a new one with POST /v1/auth/forgot-password."},
+    "InvalidAccessToken": {"hint": "Get a new one with POST /v1/auth/refresh, or log in."},
+    "InvalidRefreshToken": {"hint": "Log in again."},
+    "NotActivated": {"hint": "Activate with POST /v1/users/activate."},
+    "CodeExpired": {"hint": "Ask for the change again: POST /v1/users/me/email."},
     "TooManyAttempts": {"attempts_left": 0, "retry_after": timedelta(seconds=30)},
     "ResendTooSoon": {
         "retry_after": timedelta(seconds=18),
@@ -101,6 +117,12 @@ def document(routes: Sequence[Route], writer: Writer, rules: Rules) -> Json:
                     "bearerFormat": "JWT",
                     "description": "The access token of a login (RFC 6750).",
                 },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "The refresh token, where the service hands it out in a cookie.",
+                },
             },
             "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in _HEADERS.items()},
         },
@@ -143,12 +165,14 @@ def _operation(route: Route, path: str, writer: Writer, rules: Rules) -> Json:
     }
     if route.description:
         operation["description"] = route.description
-    if route.auth is not Auth.NONE:
+    if route.auth is Auth.COOKIE:
+        operation["security"] = [{}, {route.auth.value: []}]
+    elif route.auth is not Auth.NONE:
         operation["security"] = [{route.auth.value: []}]
     if route.parameters:
         operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
     if route.body is not None:
-        code = {"code": _a_code(rules)} if route.body is ActivateForm else {}
+        code = {"code": _a_code(_DIGITS[route.body](rules))} if route.body in _DIGITS else {}
         operation["requestBody"] = _body(route.body, {**(route.body_example or {}), **code})
     return operation
 
@@ -168,8 +192,20 @@ def _parameter(parameter: Parameter) -> Json:
     }
 
 
-def _a_code(rules: Rules) -> str:
-    return "0428135790"[: rules.code_digits]
+_DIGITS: Final[Mapping[type[Form], Callable[[Rules], int]]] = {
+    ActivateForm: lambda rules: rules.code_digits,
+    VerifyForm: lambda rules: rules.verify_digits,
+    ConfirmForm: lambda rules: rules.verify_digits,
+}
+_NEW_PASSWORDS: Final[Mapping[type[Form], str]] = {
+    RegisterForm: "password",
+    ResetForm: "new_password",
+    PasswordForm: "new_password",
+}
+
+
+def _a_code(digits: int) -> str:
+    return "0428135790"[:digits]
 
 
 def _body(form: type[Form], body_example: Json) -> Json:
@@ -184,7 +220,9 @@ def _responses(route: Route, path: str, writer: Writer) -> Json:
         content["schema"] = {"$ref": _REF.format(model=success.model.__name__)}
     if success.example is not None:
         content["example"] = dict(success.example)
-    good = {"description": success.description, "headers": _head(()), "content": {success.media_type: content}}
+    good: Json = {"description": success.description, "headers": _head(())}
+    if success.status != 204:
+        good["content"] = {success.media_type: content}
     dialect = Dialect.LEGACY if path.startswith(LEGACY_PREFIX) else Dialect.STANDARD
     met = sorted({*route.problems, *_EVERYWHERE}, key=lambda kind: (kind.status, kind.name))
     bad = {
@@ -230,10 +268,19 @@ def _schemas(routes: Sequence[Route], rules: Rules) -> Json:
     wanted.sort(key=lambda one: one[0].__name__)
     _, schemas = models_json_schema(wanted, ref_template=_REF)
     found: Json = copy.deepcopy(schemas["$defs"])
-    password = found[RegisterForm.__name__]["properties"]["password"]
-    password |= {"minLength": rules.passwords.shortest, "maxLength": rules.passwords.longest}
-    for code in found[ActivateForm.__name__]["properties"].values():
-        description = f"{rules.code_digits} digits; spaces and dashes are ignored."
-        del code["default"]  # absence, not a null that could be sent
-        code |= {"minLength": rules.code_digits, "description": description, "examples": [_a_code(rules)]}
+    for form, name in _NEW_PASSWORDS.items():
+        password = found[form.__name__]["properties"][name]
+        password |= {"minLength": rules.passwords.shortest, "maxLength": rules.passwords.longest}
+    for form, length in _DIGITS.items():
+        digits = length(rules)
+        for name in {"code", "activation_code"} & found[form.__name__]["properties"].keys():
+            found[form.__name__]["properties"][name] |= {
+                "minLength": digits,
+                "description": f"{digits} digits; spaces and dashes are ignored.",
+                "examples": [_a_code(digits)],
+            }
+    for body in bodies:
+        for field in found[body.__name__].get("properties", {}).values():
+            if isinstance(field.get("type"), str):
+                field.pop("default", None)  # absence, not a null that could be sent
     return found

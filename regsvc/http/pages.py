@@ -10,6 +10,7 @@ from quart_trio.wrappers import TrioResponse
 
 from regsvc import __version__
 from regsvc.http import kinds, models
+from regsvc.http.forms import Rules
 from regsvc.http.kinds import Kind
 from regsvc.http.problems import Told, tell
 from regsvc.http.reply import View, page, reply, written
@@ -21,6 +22,8 @@ ASSETS: Final[Mapping[str, tuple[str, str]]] = {
     "mailbox.css": ("mailbox.css", STYLE),
     "mailbox.js": ("mailbox.js", SCRIPT),
     "docs.js": ("docs.js", SCRIPT),
+    "reset.css": ("reset.css", STYLE),
+    "reset.js": ("reset.js", SCRIPT),
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "swagger-ui.css": ("swagger-ui/swagger-ui.css", STYLE),
     "swagger-ui-bundle.js": ("swagger-ui/swagger-ui-bundle.js", SCRIPT),
@@ -29,7 +32,7 @@ ASSETS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def views(
-    describe: Callable[[], bytes], example: Callable[[Kind], str], *, root: str, mailbox: bool
+    describe: Callable[[], bytes], example: Callable[[Kind], str], rules: Rules, *, root: str, mailbox: bool
 ) -> Mapping[str, View]:
     """Return what answers the routes of this room.
 
@@ -42,6 +45,7 @@ def views(
         "docs": _docs,
         "problem_index": _problem_index,
         "problem": _problem_view(example),
+        "reset_page": _reset_view(rules),
         "asset": _asset_view(trio.Path(str(files("regsvc.http") / "static"))),
     }
 
@@ -85,6 +89,13 @@ def _problem_view(example: Callable[[Kind], str]) -> View:
         return page(await render_template("problem.html", kind=kind, example=example(kind)))
 
     return problem
+
+
+def _reset_view(rules: Rules) -> View:
+    async def reset_page() -> Response:
+        return page(await render_template("reset.html", passwords=rules.passwords))
+
+    return reset_page
 
 
 def _asset_view(static: trio.Path) -> View:

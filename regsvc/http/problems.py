@@ -7,7 +7,7 @@ Nothing of the inside shows: no SQL, no trace, no version; a bug is its request 
 import math
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
@@ -19,7 +19,8 @@ from regsvc.http.models import Fault, LegacyDetail, LegacyProblem, Problem
 from regsvc.ports import Unavailable
 
 MEDIA_TYPE: Final = "application/problem+json"
-CHALLENGE: Final = 'Basic realm="regsvc", charset="UTF-8"'  # RFC 7617
+BASIC: Final = 'Basic realm="regsvc", charset="UTF-8"'  # RFC 7617
+BEARER: Final = 'Bearer realm="regsvc"'  # RFC 6750; browsers ask nobody for a password because of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Told:
     retry_after: timedelta | None = None
     resend_available_at: datetime | None = None
     allow: tuple[str, ...] = ()
+    challenge: str = BEARER  # of a 401, where the route does not take Basic
+    cookie: str | None = field(default=None, repr=False)  # a Set-Cookie that comes with it
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -47,10 +50,21 @@ def tell(kind: Kind, detail: str | None = None, *, hint: str | None = None, erro
     return Told(kind, kind.word, detail or kind.detail, hint, tuple(errors))
 
 
+NO_HINTS: Final[Mapping[Refusal, str]] = {}
+_INVALID_TOKEN: Final = f'{BEARER}, error="invalid_token"'  # RFC 6750, 3.1
+_SEND_CODE: Final = "Ask for a new one with POST /v1/auth/send-code."
+_PROPOSE: Final = "Ask for the change again: POST /v1/users/me/email."
 _RESEND: Final = "Ask for a new one with POST /v1/users/resend-code and the same credentials."
 
 REFUSALS: Final[Mapping[Refusal, Told]] = {
-    refusal: Told(kind, refusal.value, detail or kind.detail, hint, errors)
+    refusal: Told(
+        kind,
+        refusal.value,
+        detail or kind.detail,
+        hint,
+        errors,
+        challenge=_INVALID_TOKEN if refusal is Refusal.INVALID_ACCESS_TOKEN else BEARER,
+    )
     for refusal, kind, detail, hint, errors in (
         (
             Refusal.USER_ALREADY_EXISTS,
@@ -88,7 +102,13 @@ REFUSALS: Final[Mapping[Refusal, Told]] = {
         (Refusal.RESEND_TOO_SOON, kinds.RESEND_TOO_SOON, None, None, ()),
         (Refusal.NOT_ACTIVATED, kinds.NOT_ACTIVATED, None, "Activate with POST /v1/users/activate.", ()),
         (Refusal.ACCOUNT_DISABLED, kinds.ACCOUNT_DISABLED, None, None, ()),
-        (Refusal.INVALID_ACCESS_TOKEN, kinds.INVALID_ACCESS_TOKEN, None, None, ()),
+        (
+            Refusal.INVALID_ACCESS_TOKEN,
+            kinds.INVALID_ACCESS_TOKEN,
+            None,
+            "Get a new one with POST /v1/auth/refresh, or log in.",
+            (),
+        ),
         (Refusal.INVALID_REFRESH_TOKEN, kinds.INVALID_REFRESH_TOKEN, None, "Log in again.", ()),
         (
             Refusal.INVALID_RESET_TOKEN,
@@ -98,7 +118,7 @@ REFUSALS: Final[Mapping[Refusal, Told]] = {
             (),
         ),
         (Refusal.INVALID_CODE, kinds.INVALID_CODE, None, None, ()),
-        (Refusal.CODE_EXPIRED, kinds.CODE_EXPIRED, None, "Ask for the change again: POST /v1/users/me/email.", ()),
+        (Refusal.CODE_EXPIRED, kinds.CODE_EXPIRED, None, _PROPOSE, ()),
         (Refusal.WRONG_PASSWORD, kinds.INVALID_CREDENTIALS, "The password is wrong.", None, ()),
         (Refusal.WEAK_PASSWORD, kinds.WEAK_PASSWORD, None, None, ()),
         (Refusal.NOT_ADMIN, kinds.FORBIDDEN, "This is for administrators.", None, ()),
@@ -117,9 +137,11 @@ REFUSALS: Final[Mapping[Refusal, Told]] = {
 }
 
 
-def told(refused: Refused) -> Told:
-    """Word a refusal."""
+def told(refused: Refused, hints: Mapping[Refusal, str] = NO_HINTS) -> Told:
+    """Word a refusal; `hints` say what to do about it on this route, where that is not what helps elsewhere."""
     words = REFUSALS[refused.why]
+    if refused.why in hints:
+        words = replace(words, hint=hints[refused.why])
     if refused.flaw is not None:
         fault = Fault(field=refused.field or "password", message=refused.flaw.message, code=refused.flaw.code)
         words = replace(words, detail=fault.message, errors=(fault,))
@@ -132,6 +154,20 @@ def told(refused: Refused) -> Told:
 
 
 UNAUTHORIZED: Final = REFUSALS[Refusal.INVALID_CREDENTIALS]
+BAD_TOKEN: Final = REFUSALS[Refusal.INVALID_ACCESS_TOKEN]
+NO_TOKEN: Final = replace(BAD_TOKEN, challenge=BEARER)  # none was shown
+
+
+REASK_CODE: Final[Mapping[Refusal, str]] = {
+    Refusal.ACTIVATION_CODE_EXPIRED: _SEND_CODE,
+    Refusal.TOO_MANY_ATTEMPTS: "Wait for Retry-After seconds, then ask for a new code with POST /v1/auth/send-code.",
+}
+"""What helps whoever shows a code without a password."""
+REASK_EMAIL: Final[Mapping[Refusal, str]] = {
+    Refusal.TOO_MANY_ATTEMPTS: "Wait for Retry-After seconds, then ask for the change again: POST /v1/users/me/email.",
+    Refusal.USER_ALREADY_EXISTS: "Choose another address.",
+}
+"""What helps whoever changes his address."""
 
 
 def unavailable(outage: Unavailable) -> Told:
@@ -192,11 +228,13 @@ class Writer:
 ALWAYS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-def headers(problem: Told) -> dict[str, str]:
-    """Return the headers that belong to a problem, its content type among them."""
+def headers(problem: Told, *, basic: bool = False) -> dict[str, str]:
+    """Return the headers that belong to a problem, its content type among them; `basic`: the route takes Basic."""
     head = {"Content-Type": MEDIA_TYPE}
-    if problem.kind is kinds.INVALID_CREDENTIALS:
-        head["WWW-Authenticate"] = CHALLENGE
+    if problem.kind.status == 401:
+        head["WWW-Authenticate"] = BASIC if basic else problem.challenge
+    if problem.cookie is not None:
+        head["Set-Cookie"] = problem.cookie
     if problem.retry_after_seconds is not None:
         head["Retry-After"] = str(problem.retry_after_seconds)
     if problem.allow:

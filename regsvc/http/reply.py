@@ -29,6 +29,16 @@ def written(json: bytes, status: int = 200) -> Response:
     return TrioResponse(json, status, content_type="application/json")
 
 
+def nothing(cookie: str | None = None) -> Response:
+    """Answer 204: done, and there is nothing to say; `cookie` is a Set-Cookie."""
+    answer = TrioResponse(b"", 204)
+    del answer.headers["Content-Type"]
+    del answer.headers["Content-Length"]  # RFC 9110, 8.6: never with a 204
+    if cookie is not None:
+        answer.headers["Set-Cookie"] = cookie
+    return answer
+
+
 def page(html: str) -> Response:
     """Answer with a page that loads nothing from elsewhere, and that nobody frames."""
     answer = TrioResponse(html, 200, content_type="text/html; charset=utf-8")

@@ -23,6 +23,7 @@ class Auth(Enum):
     NONE = "none"
     BASIC = "basic"
     BEARER = "bearer"
+    COOKIE = "cookie"  # or the same in the body
 
 
 class Tag(Enum):

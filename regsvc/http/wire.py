@@ -10,28 +10,31 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
+from uuid import UUID
 
 from pydantic import ValidationError
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 
-from regsvc.domain.values import Email, EmailKey, Flaw, Secret
+from regsvc.domain.values import Email, Flaw, Secret
 from regsvc.flows.account import Credentials
 from regsvc.http import kinds
 from regsvc.http.caller import Asked
-from regsvc.http.forms import FAULTS_MAX, Form, Rules
+from regsvc.http.forms import FAULTS_MAX, NOBODY, Form, Rules
 from regsvc.http.kinds import Kind
 from regsvc.http.models import Fault
-from regsvc.http.problems import UNAUTHORIZED, Told, tell
+from regsvc.http.problems import BAD_TOKEN, NO_TOKEN, UNAUTHORIZED, Told, tell
 
 F = TypeVar("F", bound=Form)
 DEPTH_MAX: Final = 32  # levels of nesting; no body of ours has more than one
 NAME_MAX: Final = 64  # characters of an unknown field's name that are said back
-NOBODY: Final = Email("", EmailKey(""))  # an address that no one can have: every key has an @
+TOKEN_MAX: Final = 4096  # octets of an access token; ours have some 500
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)  # a string, even a torn one, is taken whole
 _UNTEXT: Final = re.compile("[\0\ud800-\udfff]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")  # RFC 4648, 4
+_B64TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)  # UUID() takes braces and more
 _NUMBER: Final = re.compile(r"[0-9]{1,6}")
 
 
@@ -161,9 +164,14 @@ def _fault(error: Mapping[str, Any]) -> Fault:
             return Fault(field=field, message=error["msg"], code=code)
 
 
-_OWN: Final[Mapping[str, Kind]] = {"email": kinds.INVALID_EMAIL, "password": kinds.WEAK_PASSWORD}
+_OWN: Final[Mapping[str, Kind]] = {
+    "email": kinds.INVALID_EMAIL,
+    "new_email": kinds.INVALID_EMAIL,
+    "password": kinds.WEAK_PASSWORD,
+    "new_password": kinds.WEAK_PASSWORD,
+}
 # No matter of the address or of strength:
-_SHAPE: Final = frozenset({"missing", "unknown_field", "not_a_string", "control_character"})
+_SHAPE: Final = frozenset({"missing", "unknown_field", "not_a_string", "control_character", "oversize"})
 
 
 def faulty(faults: Sequence[Fault]) -> Told:
@@ -207,6 +215,23 @@ def _basic(line: str) -> tuple[str, str] | None:
         return None
     name, colon, password = text.partition(":")
     return (name, password) if colon and not _CONTROL.search(text) else None
+
+
+def bearer(headers: Headers) -> str:
+    """Read a bearer token (RFC 6750). Raises Unreadable with the 401 that says whether one was shown."""
+    lines = headers.getlist("Authorization")
+    scheme, _, token = lines[0].partition(" ") if lines else ("", "", "")
+    token = token.strip(" ")
+    if len(lines) == 1 and scheme.lower() != "bearer":
+        raise Unreadable(NO_TOKEN)
+    if len(lines) != 1 or len(token) > TOKEN_MAX or not _B64TOKEN.fullmatch(token):
+        raise Unreadable(BAD_TOKEN if lines else NO_TOKEN)
+    return token
+
+
+def identifier(text: str) -> UUID | None:
+    """Read an id from a path; None for what is none, as it is nobody's."""
+    return UUID(text) if _UUID.fullmatch(text) else None
 
 
 def argument(arguments: Mapping[str, str], name: str) -> str | None:

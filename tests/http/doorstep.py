@@ -14,16 +14,25 @@ from quart.wrappers import Response
 from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 
+from regsvc.domain import session
 from regsvc.domain.account import Code, Rules
-from regsvc.domain.values import Email, PasswordRules, Secret
+from regsvc.domain.session import User
+from regsvc.domain.values import Email, EmailKey, PasswordRules, ResetToken, Secret
 from regsvc.flows.account import ACTIVATE, Accounts
-from regsvc.http.app import Knobs, make_app
+from regsvc.flows.profile import CHANGE_EMAIL, Profiles
+from regsvc.flows.recovery import RESET, Recovery
+from regsvc.flows.session import VERIFY, Sessions
+from regsvc.flows.staff import Staff
+from regsvc.http.app import Flows, Knobs, make_app
 from regsvc.ports import BoxedMail, Unavailable
-from tests.flows.fakes import Dice, Hashing, Shelf, Telegraph
+from tests.flows.fakes import PATIENCE, Dice, Hashing, Members, Telegraph, Tokens
+from tests.flows.staff_fakes import Desk, StaffShelf
+from tests.flows.unit import StoredCode
 
 URL = "https://id.example.org"
 PASSWORD = "correct horse battery staple"
 EMAIL = "alice@example.com"
+PASSWORDS = PasswordRules(common=frozenset({"password"}))
 
 
 @dataclass
@@ -94,24 +103,38 @@ class Pigeonhole:
 class Doorstep:
     """The app, and everything behind it."""
 
-    shelf: Shelf = field(default_factory=Shelf)
+    shelf: StaffShelf = field(default_factory=StaffShelf)
     hashing: Hashing = field(default_factory=Hashing)
     dice: Dice = field(default_factory=Dice)
     news: Telegraph = field(default_factory=Telegraph)
+    tokens: Tokens = field(default_factory=Tokens)
     pulse: Pulse = field(default_factory=Pulse)
     mailbox: Pigeonhole | None = field(default_factory=Pigeonhole)
-    knobs: Knobs = field(default_factory=lambda: Knobs(URL, passwords=PasswordRules(common=frozenset({"password"}))))
+    knobs: Knobs = field(default_factory=lambda: Knobs(URL, passwords=PASSWORDS))
     rules: Rules = field(default_factory=Rules)
+    session_rules: session.Rules = field(default_factory=session.Rules)
     _app: QuartTrio | None = None
 
     @property
     def app(self) -> QuartTrio:
         if self._app is None:
-            accounts = Accounts(
-                self.shelf.begin, self.shelf, self.hashing, self.dice, self.news, lambda: None, self.rules
+            self._app = make_app(
+                self.flows(), tokens=self.tokens, probe=self.pulse, mailbox=self.mailbox, knobs=self.knobs
             )
-            self._app = make_app(accounts, probe=self.pulse, mailbox=self.mailbox, knobs=self.knobs)
         return self._app
+
+    def flows(self) -> Flows:
+        """Return the flows over the ports in memory."""
+        shelf, hashing, dice, rules = self.shelf, self.hashing, self.dice, self.rules
+        begin, members, ring, passwords = shelf.begin, Members(shelf), lambda: None, self.knobs.passwords
+        desk = Desk(shelf, shelf.letters)
+        return Flows(
+            Accounts(begin, shelf, hashing, dice, self.news, ring, rules),
+            Sessions(begin, members, shelf, hashing, dice, self.tokens, ring, self.session_rules, rules, PATIENCE),
+            Recovery(begin, members, hashing, dice, ring, rules, passwords, PATIENCE),
+            Profiles(begin, hashing, dice, ring, rules, passwords, PATIENCE),
+            Staff(begin, shelf, members, desk, hashing, dice, passwords, PATIENCE),
+        )
 
     async def ask(
         self,
@@ -122,8 +145,9 @@ class Doorstep:
         raw: bytes | None = None,
         headers: Sequence[tuple[str, str]] | Mapping[str, str] = (),
         who: str | None = None,
+        bearer: str | None = None,
     ) -> "Answer":
-        """Ask as a client does: `body` is sent as JSON, `raw` as it is, `who` as Basic."""
+        """Ask as a client does: `body` is sent as JSON, `raw` as it is, `who` as Basic, `bearer` as that."""
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
         data = raw
         if body is not None:
@@ -132,6 +156,8 @@ class Doorstep:
             pairs.append(("Content-Type", "application/json"))
         if who is not None:
             pairs.append(("Authorization", basic(who)))
+        if bearer is not None:
+            pairs.append(("Authorization", f"Bearer {bearer}"))
         with trio.fail_after(10):
             client = self.app.test_client()
             response = await client.open(path, method=method, data=data or b"", json=sentinel, headers=Headers(pairs))
@@ -140,15 +166,47 @@ class Doorstep:
     async def register(self, email: str = EMAIL, password: str = PASSWORD) -> "Answer":
         return await self.ask("POST", "/v1/users/register", {"email": email, "password": password})
 
+    def member(self, email: str = EMAIL, password: str = PASSWORD, **parts: Any) -> User:
+        """Put an account there; `parts` are those of a User."""
+        return self.shelf.member(email, password, **parts)
+
+    async def login(self, email: str = EMAIL, password: str = PASSWORD, agent: str | None = None) -> Any:
+        """Log in as one of the members; return what was answered."""
+        headers = [] if agent is None else [("User-Agent", agent)]
+        answer = await self.ask("POST", "/v1/auth/login", {"email": email, "password": password}, headers=headers)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    def reset_token(self, user: User, lifetime: timedelta = timedelta(minutes=10)) -> str:
+        """Store a reset token of a user as the mailer does; return its text."""
+        token = ResetToken(user.id, self.dice.new_token())
+        mac = self.dice.mac(user.id, RESET, token.secret)
+        self.shelf.codes[user.id, RESET] = StoredCode(mac, self.shelf.now + lifetime)
+        return token.text().reveal()
+
+    def mint_change(self, user: User, code: str, lifetime: timedelta = timedelta(seconds=60)) -> None:
+        """Store the code of a change of address."""
+        mac = self.dice.mac(user.id, CHANGE_EMAIL, Secret(code))
+        minted = replace(self.shelf.changes[user.id], code=Code(mac, self.shelf.now + lifetime))
+        self.shelf.changes[user.id] = minted
+
+    def mint_verify(self, code: str, email: str = EMAIL, lifetime: timedelta = timedelta(minutes=10)) -> None:
+        """Store the longer code for the newest claim."""
+        key = _key(email)
+        address = self.shelf.addresses[key]
+        newest, *rest = address.claims
+        mac = self.dice.mac(newest.id, VERIFY, Secret(code))
+        minted = replace(newest, verify=Code(mac, self.shelf.now + lifetime))
+        self.shelf.addresses[key] = replace(address, claims=(minted, *rest))
+
     def mint(self, code: str, email: str = EMAIL, lifetime: timedelta = timedelta(seconds=60)) -> None:
         """Store a code for the newest claim, as the mailer does when it hands the mail over."""
-        parsed = Email.parse(email)
-        assert isinstance(parsed, Email)
-        address = self.shelf.addresses[parsed.key]
+        key = _key(email)
+        address = self.shelf.addresses[key]
         newest, *rest = address.claims
         mac = self.dice.mac(newest.id, ACTIVATE, Secret(code))
         minted = replace(newest, code=Code(mac, self.shelf.now + lifetime))
-        self.shelf.addresses[parsed.key] = replace(address, claims=(minted, *rest))
+        self.shelf.addresses[key] = replace(address, claims=(minted, *rest))
 
 
 @dataclass(frozen=True)
@@ -177,6 +235,12 @@ class Answer:
         assert found["title"]
         assert found["message"]
         return found
+
+
+def _key(email: str) -> EmailKey:
+    parsed = Email.parse(email)
+    assert isinstance(parsed, Email)
+    return parsed.key
 
 
 def basic(who: str) -> str:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
 from regsvc.http import wire
-from regsvc.http.forms import ActivateForm
-from regsvc.http.wire import NOBODY, Unreadable
+from regsvc.http.forms import NOBODY, ActivateForm
+from regsvc.http.wire import Unreadable
 from tests.http.doorstep import EMAIL, PASSWORD, Doorstep, basic
 
 REGISTER = "/v1/users/register"

@@ -8,9 +8,12 @@ from regsvc.http.table.account import ACCOUNT
 from regsvc.http.table.development import DEVELOPMENT
 from regsvc.http.table.documentation import DOCUMENTATION
 from regsvc.http.table.ops import OPERATIONS
+from regsvc.http.table.profile import PROFILE
+from regsvc.http.table.session import SESSION
 from regsvc.http.table.staff import STAFF
 
 
 def routes(*, development: bool) -> tuple[Route, ...]:
     """Return every route, those of the mailbox only where there is one."""
-    return (*ACCOUNT, *STAFF, *OPERATIONS, *DOCUMENTATION, *(DEVELOPMENT if development else ()))
+    here = (*ACCOUNT, *SESSION, *PROFILE, *STAFF, *OPERATIONS, *DOCUMENTATION)
+    return (*here, *DEVELOPMENT) if development else here

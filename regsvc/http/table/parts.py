@@ -16,3 +16,13 @@ ANY_BODY: Final = (
     kinds.VALIDATION_ERROR,
 )
 BUSY: Final = (kinds.OVERLOADED, kinds.SERVICE_UNAVAILABLE)
+PROFILE: Final = {
+    "id": ID,
+    "email": "alice@example.com",
+    "username": "alice",
+    "locale": "en",
+    "role": "user",
+    "created_at": NOON,
+    "activated_at": LATER,
+    "updated_at": LATER,
+}

@@ -1,0 +1,61 @@
+"""The refresh token in a cookie that no script can read, for pages of the service's own origin.
+
+A cookie comes along whoever caused the request, so a request that leans on it has to come from a page of ours. Three
+things see to that, each enough by itself: `SameSite=Lax`, the body that has to be `application/json`, and the
+`Origin` that browsers name with each POST. `__Host-` keeps sibling hosts from setting one of the name (RFC 6265bis).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+from werkzeug.datastructures import Headers
+
+from regsvc.domain.values import Secret
+
+NAME: Final = "__Host-regsvc_refresh"
+_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")  # base64url
+_FOREIGN: Final = frozenset({"cross-site", "same-site"})  # Sec-Fetch-Site of pages that are not of our origin
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Cookies:
+    """The cookie of a service whose pages have this `origin`, as browsers write one."""
+
+    origin: str
+
+    @classmethod
+    def of(cls, url: str) -> "Cookies":
+        """Return that of a public URL."""
+        parts = urlsplit(url.lower())
+        default = parts.port is None or parts.port == _PORTS.get(parts.scheme)
+        host = parts.hostname or ""
+        named = f"[{host}]" if ":" in host else host
+        return cls(f"{parts.scheme}://{named}" if default else f"{parts.scheme}://{named}:{parts.port}")
+
+    def written(self, token: Secret, until: timedelta) -> str:
+        """Return the `Set-Cookie` that hands out a token."""
+        return f"{NAME}={token.reveal()}; Max-Age={int(until.total_seconds())}; {_ATTRIBUTES}"
+
+    def read(self, headers: Headers) -> Secret | None:
+        """Return the token; None when there is none, or more than one, or what the service never set."""
+        pairs = (pair.partition("=") for line in headers.getlist("Cookie") for pair in line.split(";"))
+        values = [value.strip() for name, _, value in pairs if name.strip() == NAME]
+        return Secret(values[0]) if len(values) == 1 and _VALUE.fullmatch(values[0]) else None
+
+    def foreign(self, headers: Headers) -> bool:
+        """Tell whether a page of another origin made the request; programs that are no browsers name none."""
+        if any(origin != self.origin for origin in headers.getlist("Origin")):
+            return True
+        return not _FOREIGN.isdisjoint(headers.getlist("Sec-Fetch-Site"))
+
+
+def cleared(cookies: Cookies | None) -> str | None:
+    """Return the `Set-Cookie` that takes the token back; None where there are no cookies."""
+    return None if cookies is None else f"{NAME}=; Max-Age=0; {_ATTRIBUTES}"
+
+
+_ATTRIBUTES: Final = "Path=/; Secure; HttpOnly; SameSite=Lax"
