@@ -175,15 +175,14 @@ async def test_a_name_that_is_taken_while_another_activates_with_it_is_had_once(
 
 
 async def test_two_who_swap_their_names_are_refused_and_wait_for_nobody(store: Store) -> None:
-    people = [await user(store, name, username=Username(name, name)) for name in ("ada", "bob")]
-    outcomes: list[Refusal | None] = []
-
-    async def race(number: int) -> None:
-        outcomes.append(await take(store, people[number], ("bob", "ada")[number]))
-
+    ada, bob = [await user(store, name, username=Username(name, name)) for name in ("ada", "bob")]
     with trio.fail_after(2):
-        await together(2, race)
-    assert outcomes == [Refusal.USERNAME_TAKEN] * 2
+        async with store.begin() as hers, store.begin() as his:
+            # Each has let go of the name that the other wants, and nobody knows yet whether that stays so.
+            assert await hers.people.change(ada, none := replace(ada, username=None)) is None
+            assert await his.people.change(bob, nobody := replace(bob, username=None)) is None
+            assert await hers.people.change(none, replace(ada, username=bob.username)) is Refusal.USERNAME_TAKEN
+            assert await his.people.change(nobody, replace(bob, username=ada.username)) is Refusal.USERNAME_TAKEN
 
 
 @pytest.mark.parametrize("crowd", [2, 8])
