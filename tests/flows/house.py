@@ -23,6 +23,7 @@ from tests.instruments import HangUp
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 LAPTOP = Where("Firefox on Linux", "192.0.2.1")
 PHONE = Where("Safari on iPhone", "192.0.2.2")
 RIGHT = Secret(PASSWORD)
