@@ -21,6 +21,7 @@ from regsvc.ports.operations import Housekeeping, Notice, NoticeKind, Notices, P
 from regsvc.ports.outage import Unavailable
 from regsvc.ports.session import Members, People, Sessions, Visit
 from regsvc.ports.staff import Enrolment, Occurrence, Roster, StaffBegin, StaffUnit
+from regsvc.ports.transfer import HashForms, Roll, Snapshot, Transfer
 from regsvc.ports.unit import Begin, Outgoing, Unit
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Directory",
     "Dispatch",
     "Enrolment",
+    "HashForms",
     "Housekeeping",
     "KeyShelf",
     "MailDesk",
@@ -52,13 +54,16 @@ __all__ = [
     "Passwords",
     "People",
     "Probe",
+    "Roll",
     "Roster",
     "Sessions",
     "SigningKey",
+    "Snapshot",
     "StaffBegin",
     "StaffUnit",
     "Swept",
     "Tokens",
+    "Transfer",
     "Transport",
     "Unavailable",
     "Unit",

@@ -128,11 +128,13 @@ async def open_dedicated(dsn: Secret) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def transaction(connection: Connection) -> AsyncIterator[None]:
+async def transaction(
+    connection: Connection, *, isolation: Isolation = ISOLATION, readonly: bool = False
+) -> AsyncIterator[None]:
     """As `Database.transaction`, on a connection that one has."""
     edges = _Edges()
     with edges.outside():
-        async with connection.transaction(isolation=ISOLATION):
+        async with connection.transaction(isolation=isolation, readonly=readonly):
             with edges.inside():
                 yield
 
