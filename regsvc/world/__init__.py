@@ -7,7 +7,7 @@ process, `verbs` is what the command line opens.
 from regsvc.world.building import World, open_world, passwords, relay, rules
 from regsvc.world.process import run_worker
 from regsvc.world.running import Doorman, Life, checks, live, openapi_document
-from regsvc.world.verbs import apply_migrations, open_desk
+from regsvc.world.verbs import apply_migrations, open_desk, open_keys, open_staff, open_transfer
 
 __all__ = [
     "Doorman",
@@ -17,6 +17,9 @@ __all__ = [
     "checks",
     "live",
     "open_desk",
+    "open_keys",
+    "open_staff",
+    "open_transfer",
     "open_world",
     "openapi_document",
     "passwords",

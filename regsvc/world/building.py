@@ -1,6 +1,6 @@
 """What a worker is made of: every part built from the settings, none of them running yet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from sys import stderr
@@ -11,13 +11,38 @@ import trio
 from regsvc.actors import courier, listener
 from regsvc.actors.hasher import Hasher
 from regsvc.actors.tally import Tally
-from regsvc.adapters.crypto import Bcrypt, Crypto, Keys, common_passwords
+from regsvc.adapters.crypto import Crypto, Keyring, Keys, Scheme, Tokens, choose, common_passwords
 from regsvc.adapters.mail import Both, Boxed, Channel, Console, Letters, Login, Relay, Smtp, Tls
+from regsvc.domain import session
 from regsvc.domain.account import DuplicatePolicy, Rules
 from regsvc.domain.values import PasswordRules
 from regsvc.flows.account import Accounts
+from regsvc.flows.profile import Profiles
+from regsvc.flows.recovery import Recovery
+from regsvc.flows.session import Sessions
+from regsvc.flows.staff import Staff
+from regsvc.http.app import Flows
+from regsvc.ports import Passwords
 from regsvc.settings import Settings
 from regsvc.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Bell:
+    """Wakes an actor: one end to ring, one to hear it."""
+
+    rope: trio.MemorySendChannel[None]
+    heard: trio.MemoryReceiveChannel[None]
+
+    @classmethod
+    def hung(cls) -> "Bell":
+        """Return a new one; one ring waits in it."""
+        return cls(*trio.open_memory_channel[None](1))
+
+    @property
+    def ring(self) -> Callable[[], None]:
+        """What rings it, without waiting."""
+        return courier.bell_rope(self.rope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +54,12 @@ class World:
     crypto: Crypto
     channel: Channel
     hasher: Hasher
+    keyring: Keyring
+    tokens: Tokens
     newsroom: listener.Newsroom
-    accounts: Accounts
-    bell: trio.MemorySendChannel[None]
-    heard: trio.MemoryReceiveChannel[None]
+    flows: Flows
+    mail_bell: Bell
+    keys_bell: Bell
     tally: Tally = field(default_factory=Tally)
 
 
@@ -42,34 +69,85 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
 
     Raises Unavailable when the database is away.
     """
-    keys = keys_of(settings)
-    crypto = Crypto(keys, pii=settings.log_pii)
+    crypto = crypto_of(settings)
     async with store_of(settings, crypto) as store, _channel(settings, store) as channel:
         hasher = Hasher(
-            Bcrypt(keys, rounds=settings.password_rounds),
+            scheme(settings),
             threads=settings.hash_threads,
             queue=settings.hash_queue,
             deadline=settings.hash_deadline,
         )
-        bell, heard = trio.open_memory_channel[None](1)
-        newsroom = listener.Newsroom()
-        accounts = Accounts(
-            begin=store.begin,
-            directory=store.directory,
-            passwords=hasher,
-            crypto=crypto,
-            news=newsroom,
-            ring=courier.bell_rope(bell),
-            rules=rules(settings),
-            patience=settings.database_timeout,
+        ring, newsroom, bell = keyring(settings, store), listener.Newsroom(), Bell.hung()
+        tokens = Tokens(
+            ring,
+            new_id=crypto.new_id,
+            issuer=settings.issuer,
+            audience=settings.jwt_audience,
+            lifetime=settings.access_ttl,
         )
-        yield World(settings, store, crypto, channel, hasher, newsroom, accounts, bell, heard)
+        flows = _flows(settings, store, crypto, hasher, tokens, newsroom, bell.ring)
+        yield World(settings, store, crypto, channel, hasher, ring, tokens, newsroom, flows, bell, Bell.hung())
 
 
-def keys_of(settings: Settings) -> Keys:
-    """Return what is derived from the secret."""
+def _flows(
+    settings: Settings,
+    store: Store,
+    crypto: Crypto,
+    hasher: Hasher,
+    tokens: Tokens,
+    newsroom: listener.Newsroom,
+    wake: Callable[[], None],
+) -> Flows:
+    limits, strength, patience = rules(settings), passwords(settings), settings.database_timeout
+    begin, members, directory = store.begin, store.members, store.directory
+    return Flows(
+        Accounts(begin, directory, hasher, crypto, newsroom, wake, limits, patience),
+        Sessions(begin, members, directory, hasher, crypto, tokens, wake, session_rules(settings), limits, patience),
+        Recovery(begin, members, hasher, crypto, wake, limits, strength, patience),
+        Profiles(begin, hasher, crypto, wake, limits, strength, patience),
+        staff(settings, store, crypto, hasher),
+    )
+
+
+def staff(settings: Settings, store: Store, crypto: Crypto, hashing: Passwords) -> Staff:
+    """Return what administrators can do."""
+    return Staff(
+        begin=store.begin,
+        roster=store.roster,
+        members=store.members,
+        desk=store.desk,
+        passwords=hashing,
+        crypto=crypto,
+        password_rules=passwords(settings),
+        patience=settings.database_timeout,
+    )
+
+
+def keys_of(settings: Settings) -> tuple[Keys, Keys | None]:
+    """Return what is derived from the secret, and from the other one that is good too."""
     assert settings.secret is not None, "with_secret comes before any of this"  # noqa: S101 - a bug of ours, no value
-    return Keys.derive(settings.secret)
+    previous = settings.secret_previous
+    return Keys.derive(settings.secret), Keys.derive(previous) if previous is not None else None
+
+
+def crypto_of(settings: Settings) -> Crypto:
+    """Return what makes codes, tokens and digests."""
+    return Crypto(*keys_of(settings), pii=settings.log_pii)
+
+
+def scheme(settings: Settings) -> Scheme:
+    """Return how passwords are hashed."""
+    return choose(settings.password_hash, *keys_of(settings), rounds=settings.password_rounds)
+
+
+def keyring(settings: Settings, store: Store) -> Keyring:
+    """Return the signing keys, not yet loaded."""
+    return Keyring(store.keys, *keys_of(settings), algorithm=settings.jwt_algorithm, lifetime=settings.access_ttl)
+
+
+def session_rules(settings: Settings) -> session.Rules:
+    """Return the knobs of sessions."""
+    return session.Rules(settings.refresh_ttl, settings.session_max, settings.refresh_grace)
 
 
 def rules(settings: Settings) -> Rules:

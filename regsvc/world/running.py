@@ -1,7 +1,7 @@
 """The order in which the parts of a worker live and end.
 
 Rule 1. Whoever is used lives in an outer nursery of whoever uses it, so everything ends before what it stands on:
-        log writer > store and transport > listener > hasher > mailer, sweeper > HTTP.
+        log writer > store and transport > listener > locksmith, hasher > mailer, sweeper > HTTP.
 Rule 2. One deadline for the whole drain, from the moment we are told.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 import trio
 
 from regsvc import observe
-from regsvc.actors import courier, listener, sweeper
+from regsvc.actors import courier, listener, locksmith, sweeper
 from regsvc.actors.keeper import Actor, keep
 from regsvc.actors.tally import Pace
 from regsvc.http import models
@@ -53,10 +53,13 @@ async def live(world: World, sockets: Sequence[int], life: Life, *, ready: Calla
 
     Errors: Unavailable or KeeperGaveUp, in groups, when an actor could not start or did not stay up.
     """
-    store, ring = world.store, world.accounts.ring
+    store = world.store
+    hear = partial(listener.run, store.notices, world.newsroom, world.mail_bell.ring, world.keys_bell.ring)
     with life.scope:
         async with trio.open_nursery() as standing:
-            await _keep(standing, "listener", partial(listener.run, store.notices, world.newsroom, ring))
+            await _keep(standing, "listener", hear)
+            if "http" in world.settings.roles:
+                await _keep(standing, "locksmith", partial(locksmith.run, world.keys_bell.heard, world.keyring))
             await _keep(standing, "hasher", world.hasher.run)
             if "sweeper" in world.settings.roles:
                 await _keep(standing, "sweeper", partial(sweeper.run, store.housekeeping))
@@ -68,7 +71,7 @@ async def live(world: World, sockets: Sequence[int], life: Life, *, ready: Calla
                 else:
                     ready()
                     await life.stop.wait()
-                world.bell.close()  # nobody can ring any more: the mailer empties what it holds, and returns
+                world.mail_bell.rope.close()  # nobody can ring any more: the mailer empties what it holds, and returns
             standing.cancel_scope.cancel(reason="nobody needs them any more")
 
 
@@ -83,10 +86,19 @@ def _mailer(world: World) -> Actor[None, None]:
         timeout=settings.mail_timeout,
         code_digits=settings.code_length,
         code_lifetime=settings.code_ttl,
+        verify_digits=settings.verify_code_length,
+        verify_lifetime=settings.verify_code_ttl,
+        reset_lifetime=settings.reset_ttl,
         attempts_max=settings.mail_attempts,
     )
     return partial(
-        courier.run, world.heard, world.store.mailbag, world.channel, world.crypto, pace=pace, tally=world.tally
+        courier.run,
+        world.mail_bell.heard,
+        world.store.mailbag,
+        world.channel,
+        world.crypto,
+        pace=pace,
+        tally=world.tally,
     )
 
 
@@ -95,7 +107,7 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
     settings, how = world.settings, knobs(world.settings)
     how = replace(how, draining=life.stop.is_set, checks=checks(world))
     mailbox = world.store.mailbox if settings.profile == "dev" else None
-    app = make_app(world.accounts, probe=world.store.probe, mailbox=mailbox, knobs=how)
+    app = make_app(world.flows, tokens=world.tokens, probe=world.store.probe, mailbox=mailbox, knobs=how)
 
     class Started(trio.TaskStatus[Server]):
         def started(self, value: Server | None = None) -> None:
@@ -115,7 +127,15 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
 
 def knobs(settings: Settings) -> Knobs:
     """Return what the front needs of the settings."""
-    return Knobs(settings.public_url, settings.code_length, passwords(settings), settings.trusted_proxies)
+    return Knobs(
+        settings.public_url,
+        code_digits=settings.code_length,
+        passwords=passwords(settings),
+        trusted_proxies=settings.trusted_proxies,
+        verify_digits=settings.verify_code_length,
+        cookies=settings.cookies,
+        admin_token=settings.admin_token,
+    )
 
 
 def openapi_document(settings: Settings) -> bytes:

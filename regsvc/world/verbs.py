@@ -1,25 +1,78 @@
 """What the verbs of the command line open: a part of the world, without a service around it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 
-from regsvc.adapters.crypto import Crypto
+from regsvc.adapters.crypto import Crypto, Forms, Keyring, Scheme
 from regsvc.domain.values import Secret
-from regsvc.ports import MailDesk
+from regsvc.flows.staff import Staff
+from regsvc.ports import MailDesk, Transfer
 from regsvc.settings import Settings
+from regsvc.store import Store
 from regsvc.store.migrations import migrate
-from regsvc.world.building import keys_of, store_of
+from regsvc.store.transfer import open_roll
+from regsvc.world.building import crypto_of, keyring, keys_of, scheme, staff, store_of
 
 
 @asynccontextmanager
 async def open_desk(settings: Settings, dsn: Secret) -> AsyncIterator[MailDesk]:
     """Open the outbox as an operator works on it."""
-    crypto = Crypto(keys_of(settings), pii=settings.log_pii)
-    async with store_of(settings.telling(database_url=dsn), crypto) as store:
+    async with _at(settings, dsn) as (_, store):
         yield store.desk
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings, dsn: Secret) -> AsyncIterator[Keyring]:
+    """Open the signing keys as an operator works on them."""
+    async with _at(settings, dsn) as (_, store):
+        yield keyring(settings, store)
+
+
+@asynccontextmanager
+async def open_staff(settings: Settings, dsn: Secret) -> AsyncIterator[Staff]:
+    """Open what administrators can do, for somebody at the command line."""
+    async with _at(settings, dsn) as (crypto, store):
+        yield staff(settings, store, crypto, OneByOne(scheme(settings)))
+
+
+@asynccontextmanager
+async def open_transfer(settings: Settings, dsn: Secret) -> AsyncIterator[Transfer]:
+    """Open all accounts, for who moves many at once. Raises Unavailable, where migrations are missing too."""
+    async with open_roll(dsn, new_id=crypto_of(settings).new_id) as roll:
+        yield Transfer(roll, Forms(*keys_of(settings)))
+
+
+@asynccontextmanager
+async def _at(settings: Settings, dsn: Secret) -> AsyncIterator[tuple[Crypto, Store]]:
+    crypto = crypto_of(settings)
+    async with store_of(settings.telling(database_url=dsn), crypto) as store:
+        yield crypto, store
+
+
+@dataclass(frozen=True, slots=True)
+class OneByOne:
+    """ports.Passwords for a verb, which hashes once or twice: on a thread, without a queue."""
+
+    scheme: Scheme
+    limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+
+    async def hash(self, password: Secret) -> str:
+        """Return a tagged hash to store."""
+        return await trio.to_thread.run_sync(self.scheme.hash, password, limiter=self.limiter)
+
+    async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
+        """Check against each; for nobody the same work is done, as everywhere."""
+        if not stored:
+            await trio.to_thread.run_sync(self.scheme.waste, limiter=self.limiter)
+        return [await trio.to_thread.run_sync(self.scheme.check, password, one, limiter=self.limiter) for one in stored]
+
+    def outdated(self, stored: str) -> bool:
+        """Tell whether a hash should be made anew."""
+        return self.scheme.outdated(stored)
 
 
 def apply_migrations(dsn: Secret, *, report: Callable[[str], None]) -> list[str]:
