@@ -17,6 +17,7 @@ _VERBS: Final = {  # name: (its module below this package, the function there)
     "migrate": ("serve", "migrate"),
     "config": ("told", "config"),
     "openapi": ("told", "openapi"),
+    "user": ("user", "user"),
     "mail": ("mail", "mail"),
     "keys": ("keys", "keys"),
     "worker": ("serve", "worker"),
