@@ -1,6 +1,7 @@
 """Everything cryptographic: keys, digests, password hashes, access tokens and the keys that sign them."""
 
 from regsvc.adapters.crypto.digests import Crypto
+from regsvc.adapters.crypto.forms import Forms
 from regsvc.adapters.crypto.keyring import Keyring, Use
 from regsvc.adapters.crypto.keys import Keys
 from regsvc.adapters.crypto.passwords import Argon2id, Bcrypt, Hashes, Scheme, choose, common_passwords
@@ -12,6 +13,7 @@ __all__ = [
     "Argon2id",
     "Bcrypt",
     "Crypto",
+    "Forms",
     "Hashes",
     "Keyring",
     "Keys",
