@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
+from hypothesis import settings
 
 from regsvc.store.embedded import Cluster
 from tests.postgres import temporary_cluster, temporary_database
 
+# Each test has its 20 s; how long a single example takes says something of the machine only.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 _numbers = count()
 
 

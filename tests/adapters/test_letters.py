@@ -3,12 +3,7 @@
 import re
 import tomllib
 from datetime import timedelta
-from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import SMTP
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,52 +14,23 @@ from regsvc.adapters.mail import words as room
 from regsvc.adapters.mail.letters import Written
 from regsvc.domain.delivery import Letter, Rejected
 from regsvc.domain.values import Email
+from tests.adapters.reading import LETTERS, Visible, parts, written
 from tests.adapters.writing import dispatch
 
-LETTERS = Letters(sender="no-reply@service.test", public_url="http://127.0.0.1:8000", service="regsvc")
 WORDS = Path(room.__file__).parent / "templates" / "words"
 codes = st.integers(4, 10).flatmap(lambda n: st.text("0123456789", min_size=n, max_size=n))
+code_letters = st.sampled_from([Letter.ACTIVATION, Letter.VERIFY, Letter.CHANGE_EMAIL])
 locales = st.sampled_from([None, "en", "de", "de-AT", "fr", "zh-Hant-TW"])
 
 
-class Visible(HTMLParser):
-    """What a reader of an HTML part sees, and where its links go."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.links: list[str | None] = []
-        self.tags: set[str] = set()
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [value for name, value in attrs if name in {"href", "src"}]
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
+names = st.none() | st.text(max_size=40)
 
 
-def written(letters: Letters = LETTERS, **about: Any) -> Written:
-    letter = letters.write(dispatch(**about))
-    assert isinstance(letter, Written)
-    return letter
-
-
-def parts(letter: Written) -> tuple[EmailMessage, str, str]:
-    """The message as its reader's program reads it: whole, text, HTML."""
-    message = message_from_bytes(letter.raw, _class=EmailMessage, policy=SMTP)
-    text, html = message.get_body(("plain",)), message.get_body(("html",))
-    assert text is not None
-    assert html is not None
-    return message, text.get_content(), html.get_content()
-
-
-@given(code=codes, username=st.none() | st.text(max_size=40), locale=locales, seconds=st.integers(10, 86_400))
+@given(letter=code_letters, code=codes, username=names, locale=locales, seconds=st.integers(10, 86_400))
 def test_the_code_is_the_only_number_of_its_length_and_alone_on_its_line(
-    code: str, username: str | None, locale: str | None, seconds: int
+    letter: Letter, code: str, username: str | None, locale: str | None, seconds: int
 ) -> None:
-    message, text, html = parts(written(code=code, username=username, locale=locale, seconds=seconds))
+    message, text, html = parts(written(letter=letter, code=code, username=username, locale=locale, seconds=seconds))
     seen = "".join(Visible(html).words)
     for where in (text, html, seen):
         assert [run for run in re.findall(r"\d+", where) if len(run) >= len(code)] == [code]
@@ -73,9 +39,9 @@ def test_the_code_is_the_only_number_of_its_length_and_alone_on_its_line(
     assert not [run for run in re.findall(r"\d+", shown) if len(run) >= len(code)]
 
 
-@given(code=codes, locale=locales)
-def test_the_code_is_found_in_the_raw_body_too(code: str, locale: str | None) -> None:
-    raw = written(code=code, locale=locale).raw.decode("ascii")
+@given(letter=code_letters, code=codes, locale=locales)
+def test_the_code_is_found_in_the_raw_body_too(letter: Letter, code: str, locale: str | None) -> None:
+    raw = written(letter=letter, code=code, locale=locale).raw.decode("ascii")
     body = raw.partition("\r\n\r\n")[2]
     assert [run for run in re.findall(r"\d+", body) if len(run) >= len(code)] == [code, code]
     assert re.findall(r"(?m)^(\d+)\r$", body) == [code, code]

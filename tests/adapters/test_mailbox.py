@@ -13,9 +13,9 @@ from uuid import UUID
 import pytest
 
 from regsvc.adapters.mail import Both, Boxed, Console, Letters
-from regsvc.domain.delivery import Accepted, Outage, Outcome, Rejected
+from regsvc.domain.delivery import Accepted, Letter, Outage, Outcome, Rejected
 from regsvc.ports import BoxedMail, Dispatch, Unavailable
-from tests.adapters.writing import dispatch
+from tests.adapters.writing import TOKEN, dispatch
 
 
 @dataclass(slots=True)
@@ -76,6 +76,16 @@ async def test_a_terminal_shows_the_letter_with_its_code(letters: Letters) -> No
     assert lines.count("0042") == 1
 
 
+async def test_a_terminal_shows_a_token_and_what_a_notice_is_about(letters: Letters) -> None:
+    stream = StringIO()
+    async with Console(stream, letters) as console:
+        assert await console.send(dispatch(letter=Letter.RESET)) == Accepted()
+        assert await console.send(dispatch(letter=Letter.PASSWORD_CHANGED)) == Accepted()
+    lines = stream.getvalue().splitlines()
+    assert lines.count(TOKEN) == 1
+    assert "Subject: Your password at regsvc was changed" in lines
+
+
 class Gone(StringIO):
     """A stream whose reader has gone."""
 
@@ -100,6 +110,16 @@ async def test_the_mailbox_keeps_the_letter_whole(letters: Letters) -> None:
     assert "\n0042\n" in mail.text
     assert "\n0042\n" in mail.html
     assert message_from_bytes(mail.raw, policy=SMTP)["To"] == "Kim@xn--bcher-kva.test"
+
+
+@pytest.mark.parametrize("letter", Letter)
+async def test_the_mailbox_keeps_every_letter(letters: Letters, letter: Letter) -> None:
+    box = Box()
+    async with Boxed(box, letters) as boxed:
+        assert await boxed.send(dispatch(letter=letter)) == Accepted()
+    [mail] = box.mails
+    carried = {Letter.RESET: TOKEN}.get(letter, "0471")
+    assert (f"\n{carried}\n" in mail.text) is (f"\n{carried}\n" in mail.html) is not letter.notice
 
 
 async def test_a_mailbox_that_is_away_is_an_outage(letters: Letters) -> None:

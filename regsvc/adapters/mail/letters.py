@@ -1,11 +1,13 @@
 """Letters: a `Dispatch` becomes an RFC 5322 message with a text part and an HTML part.
 
-Rule 1. The code stands alone on its line in both parts, and is the only run of digits that long in either, HTML source
+Rule 1. A code stands alone on its line in both parts, and is the only run of digits that long in either, HTML source
         included: people, mail programs and test suites find it. What would break that (a name, a link) is left out.
-Rule 2. The code is not in the subject: relays log subjects and mail servers index them, and no secret goes where others
+        The token of a new password stands alone on its line too, and in the link that most people follow.
+Rule 2. No code is in the subject: relays log subjects and mail servers index them, and no secret goes where others
         write it down. It stands among the first words of the body instead, so a notification shows it all the same.
 Rule 3. No words of a user are in a header but the address itself; in a body a name is escaped, and left out where a
-        mail program would make a link of it, for anybody can register anybody's address under any name.
+        mail program would make a link of it, for anybody can register anybody's address under any name. Of a device
+        letters alone are shown: what a client says of itself leads nowhere, and has no number to call.
 Rule 4. Everything is 7 bits (quoted-printable), so every relay takes it as it is.
 """
 
@@ -21,12 +23,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from regsvc.adapters.mail.words import FALLBACK, Words, read_layouts, read_words
-from regsvc.domain.delivery import Rejected
+from regsvc.domain.delivery import Letter, Rejected
 from regsvc.domain.values import Email, Flaw
 from regsvc.ports import Dispatch
 
 DIGITS_MIN: Final = 4  # the shortest code there is (40-config); a fixed text with a longer number would break rule 1
 _SENDER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
+_DEVICE: Final = re.compile(r"[A-Za-z][A-Za-z -]{0,63}", re.ASCII)
+_RESET: Final = "/reset-password"  # under PUBLIC_URL: where people choose a new password
 _BOUNDARY: Final = "=_part_of_letter_="  # never in quoted-printable; the library's own is a long run of digits
 
 
@@ -70,6 +74,7 @@ class Letters:
         }
         self._text, self._html = read_layouts()
         self._link = _fixed_link(public_url)
+        self._reset = f"{self._link.rstrip('/')}{_RESET}"
         self._domain = address.rpartition("@")[2]
         self.sender: Final = address
         self._last: tuple[Dispatch, Written | Rejected] | None = None
@@ -96,19 +101,25 @@ class Letters:
         raw = self._raw(dispatch, words, to, text, html)
         return Written(self.sender, to, words.subject, text, html, raw)
 
-    def _said(self, dispatch: Dispatch, words: Words) -> dict[str, str | None]:
+    def _said(self, dispatch: Dispatch, words: Words) -> dict[str, object]:
         """Collect what the layouts are filled with."""
-        code = dispatch.code.reveal()
+        code = dispatch.code.reveal() if dispatch.code is not None else None
+        digits = len(code) if code is not None else None
         return {
             "language": words.language,
             "subject": words.subject,
-            "greeting": words.greeting.render(name=_presentable(dispatch.username, len(code))),
+            "greeting": words.greeting.render(name=_presentable(dispatch.username, digits)),
             "lead": words.lead,
+            "facts": _facts(dispatch, words),
+            # In the fragment, which browsers keep to themselves: no server on the way writes it down.
+            "way": f"{self._reset}#token={code}" if dispatch.letter is Letter.RESET else self._reset,
+            "action": words.action,
+            "bare": words.bare,
             "code": code,
-            "life": words.life.render(lifetime=words.lifetime(dispatch.lifetime)),
+            "life": words.lives(dispatch.lifetime),
             "stranger": words.stranger,
             "footer": words.footer,
-            "link": _unless_numbered(self._link, len(code)),
+            "link": _unless_numbered(self._link, digits),
         }
 
     def _raw(self, dispatch: Dispatch, words: Words, to: str, text: str, html: str) -> bytes:
@@ -175,11 +186,20 @@ def _numbered(text: str, digits: int) -> bool:
     return re.search(rf"\d{{{digits},}}", text) is not None
 
 
-def _unless_numbered(text: str, digits: int) -> str | None:
-    return None if _numbered(text, digits) else text
+def _unless_numbered(text: str, digits: int | None) -> str | None:
+    return None if digits is not None and _numbered(text, digits) else text
 
 
-def _presentable(name: str | None, digits: int) -> str | None:
+def _facts(dispatch: Dispatch, words: Words) -> list[str]:
+    """Return what a notice tells line by line; a letter that carries something tells nothing else."""
+    facts = [words.happened(dispatch.created_at)] if dispatch.letter.notice else []
+    if dispatch.letter is Letter.NEW_DEVICE:
+        device = dispatch.data.get("device", "")
+        facts.append(words.used(device if _DEVICE.fullmatch(device) else None))
+    return facts
+
+
+def _presentable(name: str | None, digits: int | None) -> str | None:
     """Return a user's name if it may stand in a letter: see rules 1 and 3."""
     if name is None or not name.isprintable() or "." in unicodedata.normalize("NFKC", name):
         return None

@@ -98,7 +98,8 @@ class Smtp:
         letter = self._letters.write(dispatch)
         if isinstance(letter, Rejected):
             return letter
-        hidden = (dispatch.code.reveal(), dispatch.to, letter.to)
+        carried = () if dispatch.code is None else (dispatch.code.reveal(),)
+        hidden = (*carried, dispatch.to, letter.to)
         conversation = Conversation(letter, hidden)
         seconds = self._relay.timeout.total_seconds()
         async with self._turns:

@@ -7,7 +7,7 @@ All that does not differ from mail to mail is rendered here, once; a translation
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,8 @@ from regsvc.domain.delivery import Letter
 
 FALLBACK: Final = "en"
 _TEMPLATES: Final = Path(__file__).with_name("templates")
+UNKNOWN: Final = "unknown"  # what a device is called that said nothing of itself
+BROWSER: Final = "a browser"  # and one whose browser nobody knows
 _UNITS: Final = (("seconds", 1, 120), ("minutes", 60, 120), ("hours", 3600, 72), ("days", 86400, 1000))
 
 
@@ -30,9 +32,22 @@ class Words:
     lead: str
     stranger: str
     footer: str
-    life: jinja2.Template
+    browser: str
+    nameless: str
+    life: jinja2.Template | None  # of what the letter carries
+    action: str | None  # on the way to a new password
+    bare: str | None  # above a token that programs take
     greeting: jinja2.Template
+    when: jinja2.Template
+    device: jinja2.Template
+    place: jinja2.Template
     units: Mapping[str, jinja2.Template]
+
+    def lives(self, lifetime: timedelta | None) -> str | None:
+        """Say how long what the letter carries is good."""
+        if self.life is None or lifetime is None:
+            return None
+        return self.life.render(lifetime=self.lifetime(lifetime))
 
     def lifetime(self, lifetime: timedelta) -> str:
         """Say a duration, rounded down to a number of at most three digits."""
@@ -41,6 +56,18 @@ class Words:
             if seconds < size * most and not (unit == "seconds" and seconds == 60):
                 return self.units[unit].render(n=seconds // size)
         raise ValueError(f"no code lives for {lifetime}")
+
+    def happened(self, at: datetime) -> str:
+        """Say when something happened, to the minute, as people of all countries read it (ISO 8601)."""
+        return self.when.render(at=f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC")
+
+    def used(self, device: str | None) -> str:
+        """Say on which device, told as `domain.session.device` does; None: one whose name cannot be shown."""
+        if device is None or device == UNKNOWN:
+            return self.device.render(device=self.nameless)
+        program, _, system = device.partition(" on ")
+        named = self.browser if program == BROWSER else program
+        return self.device.render(device=self.place.render(program=named, system=system) if system else named)
 
 
 def read_words(service: str) -> dict[str, dict[Letter, Words]]:
@@ -68,19 +95,29 @@ def _words(tag: str, letter: Letter, said: Mapping[str, str], service: str) -> W
     plain = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - the layouts escape
     plain.globals["service"] = service
     made = {key: plain.from_string(text) for key, text in said.items()}
+    own = {key.partition(".")[2]: made[key] for key in said if key.startswith(f"{letter.value}.")}
     words = Words(
         language=tag,
-        subject=made[f"{letter.value}.subject"].render(),
-        lead=made[f"{letter.value}.lead"].render(),
-        stranger=made[f"{letter.value}.stranger"].render(),
+        subject=own["subject"].render(),
+        lead=own["lead"].render(),
+        stranger=own["stranger"].render(),
         footer=made["footer"].render(),
-        life=made[f"{letter.value}.life"],
+        browser=made["browser"].render(),
+        nameless=made["nameless"].render(),
+        life=own.get("life"),
+        action=own["action"].render() if "action" in own else None,
+        bare=own["bare"].render() if "bare" in own else None,
         greeting=made["greeting"],
+        when=made["when"],
+        device=made["device"],
+        place=made["place"],
         units={unit: made[unit] for unit, _, _ in _UNITS},
     )
     for _, size, most in _UNITS:
-        words.life.render(lifetime=words.lifetime(timedelta(seconds=size * (most - 1))))
+        words.lives(timedelta(seconds=size * (most - 1)))
     words.greeting.render(name=None)
+    words.happened(datetime.fromtimestamp(0, UTC))
+    words.used(f"{BROWSER} on it")
     return words
 
 
