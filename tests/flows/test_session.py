@@ -162,6 +162,19 @@ async def test_a_hash_that_is_made_anew_keeps_no_other_login_out(house: House, l
     assert len(log.of("password_upgraded")) == 1
 
 
+async def test_a_hash_that_changes_again_and_again_is_looked_at_twice(house: House, log: Lines) -> None:
+    user = house.shelf.member()
+
+    def meanwhile() -> None:
+        scheme = "old" if len(house.hashing.checked) == 1 else "hashed"
+        house.shelf.put(replace(user, password_hash=f"{scheme}:right password"))
+
+    house.hashing.busy = meanwhile
+    assert await house.sessions.login(ADA, RIGHT, LAPTOP) == INVALID
+    assert len(house.hashing.checked) == 2
+    assert len(log.of("login_refused")) == 1
+
+
 async def test_a_disabled_account_is_not_upgraded(house: House) -> None:
     user = house.shelf.member(password_hash="old:right password", disabled_at=START)
     assert await house.sessions.login(ADA, RIGHT, LAPTOP) == Refused(Refusal.ACCOUNT_DISABLED)
