@@ -54,7 +54,7 @@ async def run(
     notices: Notices,
     newsroom: Newsroom,
     ring: Callable[[], None],
-    keys: Callable[[], None] = lambda: None,
+    keys: Callable[[], None],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:

@@ -29,7 +29,7 @@ class Ring(Protocol):
         ...
 
     def due_in(self) -> timedelta | None:
-        """Return how long until the next key's turn to sign comes, if one waits for it."""
+        """Return how long until a key begins to sign or retires; None when all stays as it is."""
         ...
 
 
@@ -40,7 +40,7 @@ async def run(
     every: timedelta = EVERY,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Load the ring, then again at each ring of the bell, every so often, and when a key's turn comes.
+    """Load the ring, then again at each ring of the bell, every so often, and when a key's turn comes or ends.
 
     Ends when `bell` is closed by its last sender; it is not closed here. Cancellation: the ring is the old one or the
     new one. Errors: Unavailable from the very first load, for without keys nobody comes in; later the old ring stays.

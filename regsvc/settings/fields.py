@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -18,6 +19,8 @@ from regsvc.settings.words import as_text, variable
 
 SECRET_MIN: Final = 32  # octets: as many as the SHA-256 keys derived from it have
 ROUNDS_MIN: Final = 10  # of bcrypt outside of dev; OWASP Password Storage Cheat Sheet
+
+_BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1: all else cannot be shown
 
 EMBEDDED_ROOM: Final = 95  # connections of the embedded PostgreSQL's 100 that are not for its superuser or a verb
 
@@ -71,6 +74,12 @@ def _sender(value: str) -> str:
 def _long_enough(value: Secret) -> Secret:
     if len(value.reveal().encode()) < SECRET_MIN:
         raise ValueError("too short")
+    return value
+
+
+def _showable(value: Secret) -> Secret:
+    if not _BEARER.fullmatch(value.reveal()):
+        raise ValueError("no bearer token")
     return value
 
 
@@ -193,9 +202,9 @@ class Settings(BaseModel):
         default=False,
         meaning="Refresh tokens in a cookie that scripts cannot read, instead of in the answer.",
     )
-    admin_token: Annotated[Hidden, AfterValidator(_long_enough)] | None = _field(
+    admin_token: Annotated[Hidden, AfterValidator(_long_enough), AfterValidator(_showable)] | None = _field(
         None, "What a machine shows as its bearer token to administer.",
-        takes=f"{SECRET_MIN} octets or more")  # fmt: skip
+        takes=f"{SECRET_MIN} or more of A-Z a-z 0-9 - . _ ~ + /")  # fmt: skip
     duplicate_policy: Literal["conflict", "claims"] = _field(
         "conflict", "A second registration of an address while the first is live: refused, or a claim beside it."
     )
@@ -297,7 +306,7 @@ def _disagreements(told: Settings) -> Iterable[tuple[bool, str]]:
     yield told.refresh_ttl <= told.session_max, "REGSVC_REFRESH_TTL is above SESSION_MAX"
     yield told.access_ttl <= told.session_max, "REGSVC_ACCESS_TTL is above SESSION_MAX"
     yield told.password_min <= told.password_max, "REGSVC_PASSWORD_MIN is above PASSWORD_MAX"
-    argon2 = told.password_hash != "argon2id" or find_spec("argon2") is not None
+    argon2 = told.password_hash != "argon2id" or find_spec("argon2") is not None  # noqa: S105 - the name of a scheme
     yield argon2, "REGSVC_PASSWORD_HASH=argon2id needs a package that is not here: pip install 'regsvc[argon2]'"
     yield bool(told.roles), "REGSVC_ROLES names no role; it takes some of http, mailer, sweeper"
     login = told.smtp_username is None or told.smtp_password is not None

@@ -1,4 +1,4 @@
-"""Word from other processes: rings, wakes who waits, and comes back after a cut."""
+"""Word from other processes: rings, wakes who waits and the locksmith, and comes back after a cut."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,14 +23,18 @@ class House:
         self.cable = Cable()
         self.newsroom = Newsroom()
         self.rung = 0
+        self.keys = 0
 
     def ring(self) -> None:
         self.rung += 1
 
+    def wake(self) -> None:
+        self.keys += 1
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
-            await nursery.start(listener.run, self.cable, self.newsroom, self.ring)
+            await nursery.start(listener.run, self.cable, self.newsroom, self.ring, self.wake)
             await wait_all_tasks_blocked()
             yield
             nursery.cancel_scope.cancel(reason="the test is over")
@@ -49,6 +53,16 @@ async def test_a_notice_of_the_outbox_rings(autojump_clock: MockClock) -> None:
         house.cable.say(Notice(NoticeKind.OUTBOX, None))
         await wait_all_tasks_blocked()
         assert house.rung == before + 1
+
+
+async def test_a_notice_of_keys_wakes_the_locksmith_and_nobody_else(autojump_clock: MockClock) -> None:
+    house = House()
+    async with house.open():
+        assert house.keys == 1, "something may have been missed before"
+        rung = house.rung
+        house.cable.say(Notice(NoticeKind.KEYS, None))
+        await wait_all_tasks_blocked()
+        assert (house.keys, house.rung) == (2, rung)
 
 
 async def test_word_of_a_subject_wakes_all_who_wait_for_it_and_no_others(autojump_clock: MockClock) -> None:
@@ -109,7 +123,7 @@ async def test_after_a_cut_it_listens_again_and_wakes_everyone_once(autojump_clo
         assert 60 / 5 <= house.cable.tried <= 60 / 5 + 8, "tried with backoff"
         house.cable.away = False
         assert await waited(house.newsroom, ADA, 100) <= 5
-        assert house.rung == 2
+        assert (house.rung, house.keys) == (2, 2)
         house.cable.say(Notice(NoticeKind.OUTBOX, None))
         await wait_all_tasks_blocked()
         assert house.rung == 3

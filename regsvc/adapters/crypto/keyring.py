@@ -93,7 +93,6 @@ class Keyring:
         """Store a new key that signs from now + `lead` on; return its kid and when that is. Raises Unavailable."""
         kid, public, sealed = self._new()
         signs_from = await self._shelf.rotate(kid, self._algorithm, public, sealed, lead=lead, overlap=self._overlap)
-        observe.emit("signing_key_made", kid=kid, algorithm=self._algorithm)
         return kid, signs_from
 
     async def uses(self) -> Sequence[tuple[SigningKey, Use]]:
@@ -148,11 +147,12 @@ class Keyring:
         return {"keys": keys}
 
     def due_in(self) -> timedelta | None:
-        """Return how long until the next key's turn to sign comes, if one waits for it."""
+        """Return how long until a key begins to sign or retires; None when all stays as it is."""
         if self._ring is None:
             return None
         now = self.now()
-        return min((key.not_before - now for key in self._ring.keys if key.not_before > now), default=None)
+        moments = [moment for key in self._ring.keys for moment in (key.not_before, key.retired_at)]
+        return min((moment - now for moment in moments if moment is not None and moment > now), default=None)
 
     # --------------------------------------------------------------------------------------------------- inside
 

@@ -26,11 +26,11 @@ from regsvc.domain.values import Secret
 
 argon2: ModuleType | None
 try:
-    from argon2 import low_level
-except ImportError:  # the extra is not installed
+    import argon2 as installed
+except ImportError:  # the extra is not
     argon2 = None
 else:
-    argon2 = low_level
+    argon2 = installed
 
 ROUNDS_MIN: Final = 4  # bcrypt's own least
 ROUNDS_MAX: Final = 16  # four seconds a hash: a stored hash that asks for more is taken for damage, not for a task
@@ -144,10 +144,10 @@ class Argon2id(Scheme):
         if octets is None:
             return None
         try:
-            return bool(argon2.verify_secret(found["made"].encode("ascii"), octets, argon2.Type.ID))
-        except argon2.VerifyMismatchError:
+            return bool(argon2.low_level.verify_secret(found["made"].encode("ascii"), octets, argon2.Type.ID))
+        except argon2.exceptions.VerifyMismatchError:
             return False
-        except argon2.VerificationError:  # looks like a hash, but argon2 cannot decode it
+        except argon2.exceptions.VerificationError:  # looks like a hash, but argon2 cannot decode it
             return None
 
     def waste(self) -> None:
@@ -162,8 +162,8 @@ class Argon2id(Scheme):
     def _made(self, octets: bytes) -> bytes:
         if argon2 is None:
             raise RuntimeError("argon2id needs the extra: pip install 'regsvc[argon2]'")
-        salt = secrets.token_bytes(16)
-        return bytes(argon2.hash_secret(octets, salt, self.passes, self.memory, self.lanes, 32, argon2.Type.ID))
+        how = (self.passes, self.memory, self.lanes, 32, argon2.Type.ID)
+        return bytes(argon2.low_level.hash_secret(octets, secrets.token_bytes(16), *how))
 
 
 @dataclass(frozen=True, slots=True)
