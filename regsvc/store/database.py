@@ -5,7 +5,7 @@ is raised as Unavailable, and worth a retry. Everything else asyncpg raises (syn
 ours and goes through as it is.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final, TypeAlias
@@ -158,6 +158,22 @@ async def attempt(connection: Connection) -> AsyncIterator[None]:
                     yield
     except exceptions.UniqueViolationError as exc:
         raise Taken(str(exc.constraint_name)) from exc
+
+
+async def copy_rows(
+    connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
+) -> bool:
+    """Put rows into a table by COPY, within a transaction: all of them, or none where one is there already (False).
+
+    A fifth of the work of an INSERT of as many; but it knows no ON CONFLICT. Raises Unavailable.
+    """
+    try:
+        with outages():
+            async with connection.transaction():
+                await connection.copy_records_to_table(table, columns=columns, records=rows)
+    except exceptions.UniqueViolationError:
+        return False
+    return True
 
 
 class ScriptError(Exception):
