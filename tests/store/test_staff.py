@@ -320,25 +320,31 @@ FILL = """
     SELECT id, now() - random() * interval '100 days', 'e' || (random() * 50)::int, id FROM users;
     ANALYZE;
 """
-PLANS: dict[str, list[list[Any]]] = {
+LAST = UUID(int=1 << 127)
+PLANS: dict[str, list[tuple[list[Any], str]]] = {  # with the index that is read
     "list_users": [
-        [None, None, False, None, 51],
-        [None, None, False, UUID(int=1 << 127), 51],
-        ["p777%", None, False, None, 51],
-        ["p777@example.com%", False, False, UUID(int=1 << 127), 51],
-        [None, True, False, None, 51],
-        [None, None, True, None, 51],
+        ([None, None, False, None, 51], "users_pkey"),
+        ([None, None, False, LAST, 51], "users_pkey"),
+        (["p777%", None, False, None, 51], "users_email_prefix"),
+        (["u777%", False, False, LAST, 51], "users_username_prefix"),
+        (["p%", None, False, None, 51], "users_pkey"),
+        ([None, True, False, None, 51], "users_disabled"),
+        ([None, None, True, None, 51], "users_admins"),
     ],
-    "list_registrations": [[None, None, 51], [None, UUID(int=1 << 127), 51], ["p777%", None, 51]],
-    "show": [[UUID(int=7)]],
+    "list_registrations": [
+        ([None, None, 51], "registrations_pkey"),
+        ([None, LAST, 51], "registrations_pkey"),
+        (["p777%", None, 51], "registrations_email_prefix"),
+    ],
+    "show": [([UUID(int=7)], "users_pkey")],
     "list_events": [
-        [None, None, None, None, 51],
-        [None, None, NOW, UUID(int=7), 51],
-        [UUID(int=7), None, None, None, 51],
-        [None, "e7", None, None, 51],
-        [UUID(int=7), "e7", NOW, UUID(int=7), 51],
+        ([None, None, None, None, 51], "events_default_pkey"),
+        ([None, None, NOW, UUID(int=7), 51], "events_default_pkey"),
+        ([UUID(int=7), None, None, None, 51], "events_default_subject_id_at_idx"),
+        ([None, "rare", None, None, 51], "events_default_name_at_idx"),
+        ([UUID(int=7), "e7", NOW, UUID(int=7), 51], "events_default_subject_id_at_idx"),
     ],
-    "username_taken": [["u7"]],
+    "username_taken": [(["u7"], "users_username_")],
 }
 
 
@@ -358,8 +364,10 @@ async def test_administrators_read_by_index_however_often_they_ask(crowded: str,
     async with open_connection(crowded) as connection:
         types = ", ".join(one.name for one in (await connection.prepare(statement.text)).get_parameters())
         await connection.execute(f"PREPARE asked ({types}) AS {statement.text}")
-        for arguments in PLANS[name]:
+        for arguments, index in PLANS[name]:
             words = ", ".join("NULL" if one is None else f"'{one}'" for one in arguments)
             for _ in range(7):  # from the sixth on, PostgreSQL may take a plan for all parameters
                 plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE asked ({words})"))
-            assert not list(scanned(plan[0]["Plan"])), json.dumps(plan, indent=1)
+                shown = json.dumps(plan, indent=1)
+                assert index in shown, shown
+                assert not list(scanned(plan[0]["Plan"])), shown
