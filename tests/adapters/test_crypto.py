@@ -1,6 +1,8 @@
 """Keys, identifiers, and the digests of short secrets."""
 
+import hmac
 import re
+from base64 import urlsafe_b64decode
 from collections import Counter
 from uuid import UUID
 
@@ -58,8 +60,8 @@ def test_hkdf_has_an_end() -> None:
 
 
 def test_each_use_has_a_key_of_its_own_and_none_is_printed() -> None:
-    keys = {KEYS.pepper, KEYS.codes, KEYS.addresses, OTHERS.pepper, OTHERS.codes, OTHERS.addresses}
-    assert len(keys) == 6
+    keys = {key for one in (KEYS, OTHERS) for key in (one.pepper, one.codes, one.addresses, one.refreshes, one.seal)}
+    assert len(keys) == 10
     assert KEYS.pepper_id != OTHERS.pepper_id
     assert not KEYS.pepper.hex().startswith(KEYS.pepper_id)
     assert Keys.derive(Secret("k" * 32)) == KEYS
@@ -112,3 +114,47 @@ def test_a_pseudonym_is_stable_keyed_and_not_the_address_unless_allowed() -> Non
     assert re.fullmatch("[0-9a-f]{16}", name)
     assert name != Crypto(OTHERS, pii=False).pseudonym(email.key)
     assert Crypto(KEYS, pii=True).pseudonym(email.key) == "kim@example.org"
+
+
+# ------------------------------------------------------------------------------------------------- two secrets
+
+AFTER = Crypto(OTHERS, KEYS, pii=False)  # the secret was exchanged
+
+
+def test_macs_are_the_one_that_is_stored_now_and_the_one_that_was() -> None:
+    proof = ONE, "activate", Secret("0042")
+    assert CRYPTO.macs(*proof) == [CRYPTO.mac(*proof)]
+    assert AFTER.macs(*proof) == [AFTER.mac(*proof), CRYPTO.mac(*proof)]
+
+
+def test_the_successor_of_a_refresh_token_is_ever_the_same_and_random_to_others() -> None:
+    token = CRYPTO.new_refresh()
+    [successor] = CRYPTO.successors(token)
+    assert CRYPTO.successors(token) == [successor]
+    assert AFTER.successors(token)[1] == successor
+    assert AFTER.successors(token)[0] not in (successor, token)
+    [next_one] = CRYPTO.successors(successor)
+    texts = {one.reveal() for one in (token, successor, next_one)}
+    assert len(texts) == 3
+    assert all(re.fullmatch("[A-Za-z0-9_-]{43}", text) for text in texts)
+    keyed = hmac.digest(KEYS.refreshes, token.reveal().encode(), "sha256")
+    assert urlsafe_b64decode(successor.reveal() + "=") == keyed
+
+
+@given(st.text())
+def test_any_text_has_a_successor_and_a_digest(shown: str) -> None:
+    assert len(CRYPTO.successors(Secret(shown))[0].reveal()) == 43
+    assert len(CRYPTO.digest(Secret(shown))) == 32
+
+
+def test_a_digest_needs_no_secret_for_the_token_is_random_itself() -> None:
+    assert CRYPTO.digest(Secret("abc")) == AFTER.digest(Secret("abc"))
+    assert CRYPTO.digest(Secret("abc")).hex().startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
+
+
+def test_tokens_are_as_long_as_they_have_to_be_and_new_each_time() -> None:
+    resets = {CRYPTO.new_token().reveal() for _ in range(100)}
+    refreshes = {CRYPTO.new_refresh().reveal() for _ in range(100)}
+    assert all(re.fullmatch("[0-9a-f]{32}", one) for one in resets)
+    assert all(len(urlsafe_b64decode(one + "=")) == 32 for one in refreshes)
+    assert (len(resets), len(refreshes)) == (100, 100)

@@ -66,6 +66,7 @@ async def test_a_token_is_read_back_and_says_what_it_should(algorithm: Algorithm
         "jti": str(UUID(int=7)),
     }
     assert ours.lifetime == LIFETIME
+    assert ours.public() == ring.public()
     assert len(good) < 700
 
 
