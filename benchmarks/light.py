@@ -88,12 +88,12 @@ def _wait_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 def access_token(url: str) -> str:
     """Make an account and log in, as a client does; the code is read in the mailbox."""
-    client = Client(url)
-    client.register(EMAIL, PASSWORD)
-    client.activate(EMAIL, PASSWORD, code_for(url, EMAIL))
-    client.login(EMAIL, PASSWORD)
-    assert client.bearer is not None
-    token: str = client.bearer.tokens["access_token"]
+    with Client(url) as client:
+        client.register(EMAIL, PASSWORD)
+        client.activate(EMAIL, PASSWORD, code_for(url, EMAIL))
+        client.login(EMAIL, PASSWORD)
+        assert client.bearer is not None
+        token: str = client.bearer.tokens["access_token"]
     return token
 
 

@@ -51,11 +51,17 @@ class Bearer(httpx.Auth):
 
 
 class Client:
-    """One person's way to the service at `url`. Every method raises Problem, or httpx.TransportError."""
+    """One person's way to the service at `url`, open in a `with`. Methods raise Problem, or httpx.TransportError."""
 
     def __init__(self, url: str) -> None:
         self._url, self._http = url, httpx.Client(base_url=url, timeout=10)
         self.bearer: Bearer | None = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def register(self, email: str, password: str) -> None:
         """Ask for an account; a code goes to the address."""

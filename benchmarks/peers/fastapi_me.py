@@ -32,7 +32,6 @@ class User(BaseModel):
     username: str | None
     locale: str | None
     role: Literal["user", "admin"]
-    is_activated: bool = True
     created_at: datetime
     activated_at: datetime
     updated_at: datetime
