@@ -113,6 +113,13 @@ async def test_only_the_right_password_learns_that_a_registration_is_not_active(
     assert await house.sessions.login(ADA, RIGHT, LAPTOP) == INVALID, "it is over, whether or not its row is there"
 
 
+async def test_a_claim_beside_an_account_that_came_another_way_opens_nothing(house: House) -> None:
+    await house.registered(password=NEW)
+    house.shelf.member()
+    assert await house.sessions.login(ADA, NEW, LAPTOP) == INVALID
+    await house.admitted()
+
+
 async def test_no_password_is_right_where_there_is_none() -> None:
     house = standings()["without a password"]
     for guess in (NO_PASSWORD, "", f"hashed:{NO_PASSWORD}"):
