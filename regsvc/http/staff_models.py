@@ -99,7 +99,7 @@ def _flag(value: object) -> bool:
 
 
 def _role(value: object) -> Role:
-    if value not in {role.value for role in Role}:
+    if value not in [role.value for role in Role]:  # a list, where what JSON has need not be hashable
         raise PydanticCustomError("unknown_role", "A role is user or admin.")
     return Role(value)
 

@@ -203,7 +203,7 @@ def _is(entry: Entry, sought: Sought | None) -> bool:
         case Sought.ADMIN:
             return entry.role is Role.ADMIN
         case _:
-            return entry.state.value == sought.value
+            return bool(entry.state.value == sought.value)
 
 
 def _begins(entry: Entry, pattern: str | None) -> bool:

@@ -19,7 +19,7 @@ from regsvc.domain.session import Role, User
 from regsvc.domain.staff import Actor, By, Entry, Newcomer, Sought, State, Wish, beginning, newcomer
 from regsvc.domain.values import PasswordRules, Username
 from regsvc.flows.staff import Page, Staff
-from regsvc.ports import StaffUnit, Unavailable
+from regsvc.ports import Occurrence, StaffUnit, Unavailable
 from regsvc.store import Store, sql
 from regsvc.store.embedded import Cluster
 from regsvc.trio_asyncpg import Connection, open_connection
@@ -167,7 +167,8 @@ async def test_the_trail_is_read_whole_page_by_page_also_within_one_moment(store
         at, name = NOW + timedelta(minutes=n // 4), f"e{n % 2}"
         insert = "INSERT INTO events (id, at, name, actor, subject_id, ip, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
         await raw.execute(insert, new_id(), at, name, bob, ada if n % 3 else bob, "192.0.2.7", f'{{"n": "{n}"}}')
-    seen, before = [], None
+    seen: list[Occurrence] = []
+    before = None
     while found := await store.roster.events(subject=None, name=None, before=before, limit=2):
         seen += found
         before = found[-1].at, found[-1].id
