@@ -92,6 +92,7 @@ MD5 = "5f4dcc3b5aa765d61d8327deb882cf99"
         (bare_argon2().replace("t=1,", "t=999999999,"), "hash_cost", "time"),
         (bare_argon2().replace("p=1$", "p=2$"), "hash_cost", "less"),
         (bare_argon2()[:-1], "damaged_hash", "argon2id"),
+        (bare_argon2()[:-2], "damaged_hash", "argon2id"),
         (bare_argon2()[:-1] + "f", "damaged_hash", "argon2id"),
     ],
 )

@@ -88,8 +88,8 @@ def test_reading_an_address_never_fails_and_its_key_is_its_own_key(local: str, d
         assert email.address.strip() == email.address
 
 
-_ATOMS = st.text(string.ascii_letters + string.digits + "!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=70)
-_LABELS = st.from_regex(r"[A-Za-z0-9-]{1,65}", fullmatch=True) | st.sampled_from(["a", "xn--p1ai", "ab--c", "a-b"])
+_ATOMS = st.text("aZ09!#$%&'*+/=?^_`{|}~-", min_size=1, max_size=30)
+_LABELS = st.text("aZ09-", min_size=1, max_size=65) | st.sampled_from(["a", "xn--p1ai", "ab--c", "a-b", "b" * 63])
 _TOPS = ["com", "ORG", "test", "x-y", "c0m", "co1", "-", "a", *email_validator.SPECIAL_USE_DOMAIN_NAMES, "xn--p1ai"]
 _LIKELY = st.builds(
     "{}@{}.{}".format,
@@ -99,7 +99,7 @@ _LIKELY = st.builds(
 )
 
 
-@given(_LIKELY | st.from_regex(values._PLAIN, fullmatch=True) | st.text("aZ0.-@+\n é", max_size=12))
+@given(_LIKELY | st.text("aZ0.-@+\n é", max_size=12))
 @example("a@localhost.com")
 @example("a@b.LocalHost")
 @example("INFO@x.org")  # a name that RFC 2142 folds
