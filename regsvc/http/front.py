@@ -26,7 +26,7 @@ from regsvc.http.caller import Asked, Caller, Network, client_address, request_i
 from regsvc.http.connection import LeanConnection
 from regsvc.http.kinds import Kind
 from regsvc.http.problems import ALWAYS, Told, Writer, headers, tell, told, unavailable
-from regsvc.http.reply import View
+from regsvc.http.reply import View, nothing
 from regsvc.http.routes import Auth, Route
 from regsvc.http.wire import Unreadable
 from regsvc.ports import Unavailable
@@ -137,7 +137,9 @@ class Front(QuartTrio):
     def _options(self, asked: Asked) -> Response:
         adapter = self.create_url_adapter(asked)
         methods = () if adapter is None else adapter.allowed_methods()
-        return TrioResponse(b"", 204, {"Allow": ", ".join(sorted(methods))})
+        answer = nothing()
+        answer.headers["Allow"] = ", ".join(sorted(methods))
+        return answer
 
     def _problem(self, error: BaseException, asked: Asked) -> Told:
         """Word an error, by the gravest of its leaves; whatever is a bug is logged, each of them."""

@@ -1,11 +1,10 @@
 """What the API answers with, as pydantic models: one place for the bytes and for their JSON Schema."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
-from pydantic.config import JsonDict
 
 
 def instant(time: datetime) -> str:
@@ -22,15 +21,17 @@ Status = Literal["ok", "starting", "degraded", "down", "off"]
 
 
 class Model(BaseModel):
-    """A JSON object that the service writes."""
+    """A JSON object that the service writes. Its members are always there, those with a default too."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
-def _not_null(schema: JsonDict) -> None:
-    """Describe a member that is a string or absent."""
-    del schema["default"], schema["anyOf"]
-    schema["type"] = "string"
+def _may_lack_refresh_token(schema: dict[str, Any]) -> None:
+    """Describe it as a string that is there or not, and never null."""
+    schema["required"].remove("refresh_token")
+    described = schema["properties"]["refresh_token"]
+    del described["default"], described["anyOf"]
+    described["type"] = "string"
 
 
 class Registration(Model):
@@ -88,14 +89,13 @@ class Profile(Model):
 class Admitted(Model):
     """A session that was opened or refreshed."""
 
+    model_config = ConfigDict(json_schema_extra=_may_lack_refresh_token)
+
     access_token: str = Field(repr=False)
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a word of RFC 6749
     expires_in: int = Field(ge=1, description="Seconds that the access token is good.")
     refresh_token: str | None = Field(
-        default=None,
-        repr=False,
-        description="Absent where the service hands it out in a cookie.",
-        json_schema_extra=_not_null,
+        default=None, repr=False, description="Absent where the service hands it out in a cookie."
     )
     user: Profile
 
@@ -206,6 +206,8 @@ class Fault(Model):
 class LegacyDetail(Model):
     """`detail` as an object."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
     error: str
     message: str
     hint: str | None = None
@@ -213,6 +215,8 @@ class LegacyDetail(Model):
 
 class AnyProblem(Model):
     """An error, as RFC 9457 has it. Members that do not apply are left out."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     type: str = Field(json_schema_extra={"format": "uri"})
     title: str

@@ -209,6 +209,9 @@ class Doorstep:
         self.shelf.addresses[key] = replace(address, claims=(minted, *rest))
 
 
+_IDS = ("x-request-id", "traceparent")
+
+
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -222,6 +225,11 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    def unlike_by_chance(self) -> tuple[int, str, bytes]:
+        """Return all of the answer but what is new in each: the ids of request and trace."""
+        head = sorted((name.lower(), value) for name, value in self.headers if name.lower() not in _IDS)
+        return self.status, str(head), self.body.replace(self.headers["X-Request-ID"].encode(), b"")
 
     def problem(self, status: int, name: str) -> dict[str, Any]:
         """Return the problem; fail unless it is one, complete, of that name."""

@@ -1,9 +1,11 @@
 """The pages for people: they work without a network, and a browser is allowed no more than they need."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
+from regsvc.domain.values import PasswordRules
 from regsvc.http.pages import ASSETS
 from tests.http.doorstep import URL, Doorstep
 
@@ -26,7 +28,7 @@ async def test_a_browser_is_shown_a_page(door: Doorstep) -> None:
     assert "/dev/mail" not in (await Doorstep(mailbox=None).ask("GET", "/", headers=BROWSER)).body.decode()
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/problems", "/problems/overloaded", "/dev/mail"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/problems", "/problems/overloaded", "/reset-password", "/dev/mail"])
 async def test_what_a_page_loads_is_served_here(door: Doorstep, path: str) -> None:
     page = await door.ask("GET", path, headers=BROWSER)
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -54,3 +56,17 @@ async def test_every_asset_is_there(door: Doorstep, name: str) -> None:
     answer = await door.ask("GET", f"/assets/{name}")
     assert (answer.status, answer.headers["X-Content-Type-Options"]) == (200, "nosniff")
     assert len(answer.body) > 100
+
+
+async def test_the_page_for_a_new_password_tells_its_rules_and_is_told_no_token(door: Doorstep) -> None:
+    door.knobs = replace(door.knobs, passwords=PasswordRules(shortest=11, longest=77))
+    page = (await door.ask("GET", "/reset-password")).body.decode()
+    assert "11 to 77 characters" in page
+    assert "<form" in page
+    assert " action=" not in page
+    assert " name=" not in page[page.index("<form") :]  # without its script it sends nothing anywhere
+    script = (await door.ask("GET", "/assets/reset.js")).body.decode()
+    assert '"/v1/auth/reset-password"' in script
+    assert "location.hash" in script
+    assert "location.search" not in script
+    assert "innerHTML" not in script

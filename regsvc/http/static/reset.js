@@ -45,7 +45,6 @@ function complain(field, message) {
 function reveal(shown) {
   for (const field of fields) field.type = shown ? "text" : "password";
   element("show").textContent = shown ? "Hide" : "Show";
-  element("show").setAttribute("aria-pressed", String(shown));
 }
 
 // Tell what is wrong before anything is sent; the rules for passwords are the service's to tell.
