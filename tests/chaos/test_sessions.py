@@ -54,7 +54,8 @@ class Diary:
     async def ask(self, http: httpx.AsyncClient, path: str, form: dict[str, str]) -> httpx.Response | None:
         """Ask; None when the answer was lost or is to come again."""
         try:
-            answer = await http.post(path, json=form, headers={"Authorization": f"Bearer {self.access}"})
+            bearer = {"Authorization": f"Bearer {self.access}"} if self.access else {}
+            answer = await http.post(path, json=form, headers=bearer)
         except httpx.TransportError:
             self.lost += 1
             return None

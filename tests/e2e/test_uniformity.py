@@ -143,6 +143,6 @@ def deviation(ones: int, others: int) -> float:
 
 def test_the_measure_finds_a_difference_that_is_there() -> None:
     noise = partial(random.Random(7).gauss, 1.0, 0.1)
-    same, slower = [noise() for _ in range(2000)], [noise() + 0.01 for _ in range(2000)]
+    same, slower = [noise() for _ in range(2000)], [noise() + 0.02 for _ in range(2000)]
     assert abs(area(same, [noise() for _ in range(2000)]) - 0.5) < ALIKE
     assert area(slower, same) > 0.5 + ALIKE
