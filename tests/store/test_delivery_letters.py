@@ -199,6 +199,10 @@ async def test_a_letter_is_overtaken_by_its_like_only(store: Store) -> None:
     claim = (await look(store))[0].claims[0]
     assert claim.code is not None
     assert claim.verify is not None
+    who = await user(store, "bob")
+    await send(store, Mail(Letter.RESET, who.id), Mail(Letter.NEW_DEVICE, who.id))
+    reset, _ = await store.mailbag.lease(2, LEASE)
+    await mint(store, reset)
 
 
 @pytest.mark.parametrize("settle", ["again", "dead"])
@@ -206,6 +210,7 @@ async def test_what_becomes_of_a_longer_code_s_mail_changes_no_registration(
     store: Store, raw: Connection, settle: str
 ) -> None:
     event = await registered_with_code(store, form())
+    await raw.execute("UPDATE registrations SET live_until = created_at + interval '9 minutes'")
     before = await rows(raw, "SELECT * FROM registrations")
     parcel = await post(store, Letter.VERIFY, event.id)
     await mint(store, parcel, LONGER)
