@@ -155,6 +155,13 @@ def test_a_database_that_is_away_exits_with_75(run: Run) -> None:
     assert run("list", REGSVC_DATABASE_URL="postgresql://nobody@127.0.0.1:1/x").exit_code == os.EX_TEMPFAIL
 
 
+def test_without_migrations_production_is_told_to_migrate(run: Run) -> None:
+    public = {"REGSVC_PUBLIC_URL": "https://id.example.org", "REGSVC_MAIL_CHANNEL": "mailbox"}
+    found = run("list", REGSVC_PROFILE="production", REGSVC_PASSWORD_ROUNDS="10", **public)
+    assert found.exit_code == os.EX_TEMPFAIL
+    assert found.stderr == "regsvc: database: it lacks migrations: run `regsvc migrate`\n"
+
+
 def test_an_account_is_not_made_twice(run: Run, database: str) -> None:
     made(run, "ada@example.org", "--username", "ada")
     found = run("create", "ADA@example.org", "--no-password")
@@ -255,3 +262,17 @@ def test_export_and_import_are_verbs_of_accounts_too(run: Run) -> None:
     text = run("--help").stdout
     assert "export" in text
     assert "import" in text
+
+
+def test_what_becomes_of_dead_mails_is_written_down_too(run: Run, database: str) -> None:
+    ada = made(run, "ada@example.org")
+    insert = """INSERT INTO outbox (id, kind, topic, subject_id, state, not_before, not_after, created_at)
+        SELECT gen_random_uuid(), 'mail', 'activation', $1, 'dead', now(), now(), now() FROM generate_series(1, 2)
+        RETURNING id"""
+    (first,), _ = rows(database, insert, UUID(ada))
+    told = {"REGSVC_DATABASE_URL": database, "REGSVC_PROFILE": "dev", "REGSVC_SECRET": SECRET}
+    tries = (("retry", str(first), 0), ("retry", str(first), 1), ("discard", "--all", 0), ("discard", "--all", 0))
+    for *words, status in tries:
+        found = CliRunner().invoke(main, ("mail", *map(str, words)), env=told)
+        assert (found.exit_code, found.stdout) == (status, "")
+    assert events(database) == ["user_created", "mail_retried", "mail_discarded"]

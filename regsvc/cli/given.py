@@ -1,18 +1,22 @@
-"""What every verb begins with: the settings, and a database to work on."""
+"""What every verb begins with: the settings, a database to work on, and what administrators do on it."""
 
+import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 if TYPE_CHECKING:  # verbs that need neither must not wait for them
+    from regsvc.domain.staff import Actor
     from regsvc.domain.values import Secret
+    from regsvc.flows.staff import Staff
     from regsvc.settings import Settings
 
+T = TypeVar("T")
 DOTENV: Final = Path(".env")
 
 
@@ -63,3 +67,35 @@ def database(told: "Settings", *, report: Callable[[str], None] = say) -> Iterat
         yield Secret(cluster.dsn)
     finally:
         opened.__exit__(None, None, None)
+
+
+def actor() -> "Actor":
+    """Say who administers here: whoever may run this."""
+    from regsvc.domain.staff import Actor, By
+
+    return Actor(By.COMMAND_LINE)
+
+
+def at_staff(work: Callable[["Staff"], Awaitable[T]], *, quiet: bool = False) -> T:
+    """Do an administrator's `work` on the database that the settings name; `quiet` leaves the terminal to it.
+
+    Raises SettingsError, EmbeddedError, and Unavailable, where migrations are missing too.
+    """
+    import trio
+
+    from regsvc.observe import open_log
+    from regsvc.settings import with_secret
+    from regsvc.world import apply_migrations, open_staff
+
+    told = with_secret(settings())
+    # What the log would say is in the audit trail too, and standard output is for what was asked.
+    with open_log(io.FileIO(2, "wb", closefd=False), level="warning"), database(told) as dsn:
+        if told.profile == "dev":  # as `serve` does: the first administrator may be made before the first start
+            apply_migrations(dsn, report=say)
+
+        async def visit() -> T:
+            async with open_staff(told, dsn) as staff:
+                return await work(staff)
+
+        with nullcontext() if quiet else progress("at the accounts"):
+            return trio.run(visit)

@@ -10,9 +10,11 @@ from uuid import UUID
 
 import click
 
-from regsvc.cli.given import database, progress, say, settings
+from regsvc.cli.given import actor, at_staff, database, progress, say, settings
 
 if TYPE_CHECKING:  # --help must not wait for them
+    from regsvc.domain.refusals import Refused
+    from regsvc.flows.staff import Staff
     from regsvc.ports import MailDesk, MailRow
 
 T = TypeVar("T")
@@ -29,6 +31,8 @@ def mail() -> None:
       regsvc mail list --state dead
       regsvc mail retry 0192f6c8-4b7e-7c3a-9a53-1d0f2c9e8b11
       regsvc mail retry --all
+
+    What is retried or discarded is written into the audit trail.
 
     Exit statuses: 0 done, 1 not found or not a dead one, 75 the database is away: try again, 78 misconfigured.
     """
@@ -70,7 +74,7 @@ def show(mail_id: UUID, *, as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="All dead mails.")
 def retry(mail_ids: tuple[UUID, ...], *, every: bool) -> None:
     """Make dead mails ready again: with all their tries, and a new code each."""
-    _settle(mail_ids, lambda desk, mail_id: desk.retry(mail_id), "is ready again", every=every)
+    _settle(mail_ids, lambda staff, mail_id: staff.retry_mail(actor(), mail_id), "is ready again", every=every)
 
 
 @mail.command()
@@ -78,20 +82,21 @@ def retry(mail_ids: tuple[UUID, ...], *, every: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="All dead mails.")
 def discard(mail_ids: tuple[UUID, ...], *, every: bool) -> None:
     """Delete dead mails for good."""
-    _settle(mail_ids, lambda desk, mail_id: desk.discard(mail_id), "is deleted", every=every)
+    _settle(mail_ids, lambda staff, mail_id: staff.discard_mail(actor(), mail_id), "is deleted", every=every)
 
 
 def _settle(
-    mail_ids: Sequence[UUID], act: Callable[["MailDesk", UUID], Awaitable[bool]], done: str, *, every: bool
+    mail_ids: Sequence[UUID], act: Callable[["Staff", UUID], Awaitable["Refused | None"]], done: str, *, every: bool
 ) -> None:
     if every == bool(mail_ids):
         raise click.UsageError("name mails, or say --all")
 
-    async def work(desk: "MailDesk") -> list[tuple[UUID, bool]]:
-        chosen = [row.id for row in await _all_dead(desk)] if every else mail_ids
-        return [(one, await act(desk, one)) for one in chosen]  # noqa: ASYNC910 - there is one, or they were asked for
+    async def work(staff: "Staff") -> list[tuple[UUID, bool]]:
+        chosen = [row.id for row in await _all_dead(staff.desk)] if every else mail_ids
+        # ASYNC910: there is one, or they were asked for
+        return [(one, await act(staff, one) is None) for one in chosen]  # noqa: ASYNC910
 
-    found = _at_desk(work)
+    found = at_staff(work)
     for mail_id, acted in found:
         say(f"{mail_id} {done}" if acted else f"{mail_id} is not a dead mail")
     if not every and not all(acted for _, acted in found):

@@ -1,6 +1,5 @@
 """`regsvc user`: accounts as an administrator works on them, by the flows of the API, without a running service."""
 
-import io
 import json
 import re
 import sys
@@ -11,12 +10,12 @@ from uuid import UUID
 
 import click
 
-from regsvc.cli.given import database, progress, say, settings
+from regsvc.cli.given import actor, at_staff, say
 from regsvc.cli.transfer import export, import_
 
 if TYPE_CHECKING:  # --help must not wait for them
     from regsvc.domain.refusals import Refused
-    from regsvc.domain.staff import Actor, Entry, Wish
+    from regsvc.domain.staff import Entry, Wish
     from regsvc.domain.values import Email, Flaw, Secret, Username
     from regsvc.flows.staff import Staff
 
@@ -98,7 +97,7 @@ def create(
         Role.ADMIN if admin else Role.USER,
     )
     password = None if no_password else _password(from_stdin=password_stdin)
-    made = _done(_at_staff(lambda staff: staff.create(_actor(), who, password)), email)
+    made = _done(at_staff(lambda staff: staff.create(actor(), who, password)), email)
     click.echo(json.dumps(_plain(made)) if as_json else str(made.id))
 
 
@@ -108,7 +107,7 @@ def create(
 def show(*, who: str, as_json: bool) -> None:
     """Show one account; by its id, also a registration that waits for its code."""
     named = _named(who)
-    entry = _done(_at_staff(lambda staff: _find(staff, named)), who)
+    entry = _done(at_staff(lambda staff: _find(staff, named)), who)
     if as_json:
         click.echo(json.dumps(_plain(entry)))
         return
@@ -133,7 +132,7 @@ def list_(*, query: str | None, state: str | None, before: UUID | None, limit: i
     from regsvc.domain.staff import Sought
 
     sought = Sought(state) if state is not None else None
-    page = _at_staff(lambda staff: staff.list(query=query, sought=sought, before=before, limit=limit))
+    page = at_staff(lambda staff: staff.list(query=query, sought=sought, before=before, limit=limit))
     if as_json:
         for entry in page.items:
             click.echo(json.dumps(_plain(entry)))
@@ -203,9 +202,9 @@ def delete(who: str, *, yes: bool) -> None:
             return entry
         if not yes and not _sure(f"Delete {entry.email} ({entry.id}) for good?"):
             return False
-        return await staff.remove(_actor(), entry.id) or True
+        return await staff.remove(actor(), entry.id) or True
 
-    if not _done(_at_staff(work, quiet=not yes), who):
+    if not _done(at_staff(work, quiet=not yes), who):
         _refuse("nothing is deleted")
     say(f"{who} is deleted")
 
@@ -218,7 +217,7 @@ def sessions(who: str, *, end: bool, as_json: bool) -> None:
     """List the sessions of an account that are alive, newest first; or end them."""
 
     if end:
-        ended = _on(who, lambda staff, one: staff.end_sessions(_actor(), one))
+        ended = _on(who, lambda staff, one: staff.end_sessions(actor(), one))
         say(f"{ended} sessions of {who} ended")
         return
     found = _on(who, lambda staff, one: staff.sessions(one))
@@ -238,7 +237,7 @@ def sessions(who: str, *, end: bool, as_json: bool) -> None:
 
 
 def _change(who: str, wish: "Wish") -> None:
-    entry = _on(who, lambda staff, one: staff.change(_actor(), one, wish))
+    entry = _on(who, lambda staff, one: staff.change(actor(), one, wish))
     say(f"{entry.email} is {entry.state.value}, and {'an administrator' if entry.role.value == 'admin' else 'a user'}")
 
 
@@ -252,7 +251,7 @@ def _on(who: str, act: Callable[["Staff", UUID], Awaitable["T | Refused"]]) -> T
         found = await _find(staff, named)
         return found if isinstance(found, Refused) else await act(staff, found.id)
 
-    return _done(_at_staff(work), who)
+    return _done(at_staff(work), who)
 
 
 def _named(who: str) -> "UUID | Email | Username":
@@ -267,36 +266,6 @@ def _named(who: str) -> "UUID | Email | Username":
 
 async def _find(staff: "Staff", named: "UUID | Email | Username") -> "Entry | Refused":
     return await staff.show(named) if isinstance(named, UUID) else await staff.find(named)
-
-
-def _actor() -> "Actor":
-    from regsvc.domain.staff import Actor, By
-
-    return Actor(By.COMMAND_LINE)
-
-
-def _at_staff(work: Callable[["Staff"], Awaitable[T]], *, quiet: bool = False) -> T:
-    """Do `work` at the accounts of the database that the settings name; `quiet` leaves the terminal to it."""
-    import trio
-
-    from regsvc.observe import open_log
-    from regsvc.settings import with_secret
-    from regsvc.world import apply_migrations, open_staff
-
-    told = with_secret(settings())
-    # What is written into the log is in the audit trail too, and standard output is for what was asked.
-    with open_log(io.FileIO(2, "wb", closefd=False), level="warning"), database(told) as dsn:
-        if told.profile == "dev":  # the first administrator is made before the first start, perhaps
-            apply_migrations(dsn, report=say)
-
-        async def visit() -> T:
-            async with open_staff(told, dsn) as staff:
-                return await work(staff)
-
-        if quiet:
-            return trio.run(visit)
-        with progress("at the accounts"):
-            return trio.run(visit)
 
 
 def _done(outcome: "T | Refused", who: str) -> T:

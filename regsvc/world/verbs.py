@@ -10,7 +10,7 @@ import trio
 from regsvc.adapters.crypto import Crypto, Forms, Keyring, Scheme
 from regsvc.domain.values import Secret
 from regsvc.flows.staff import Staff
-from regsvc.ports import MailDesk, Transfer
+from regsvc.ports import MailDesk, Transfer, Unavailable
 from regsvc.settings import Settings
 from regsvc.store import Store
 from regsvc.store.migrations import migrate
@@ -34,8 +34,10 @@ async def open_keys(settings: Settings, dsn: Secret) -> AsyncIterator[Keyring]:
 
 @asynccontextmanager
 async def open_staff(settings: Settings, dsn: Secret) -> AsyncIterator[Staff]:
-    """Open what administrators can do, for somebody at the command line."""
+    """Open what administrators can do, for somebody at the command line. Raises Unavailable without migrations."""
     async with _at(settings, dsn) as (crypto, store):
+        if not await store.probe.migrated():
+            raise Unavailable("database", "it lacks migrations: run `regsvc migrate`")
         yield staff(settings, store, crypto, OneByOne(scheme(settings)))
 
 
