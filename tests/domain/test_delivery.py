@@ -15,6 +15,24 @@ def parcel(attempts: int = 1, life: timedelta = delivery.NOT_AFTER) -> Parcel:
     return Parcel(UUID(int=1), Letter.ACTIVATION, UUID(int=2), None, attempts, NOW, NOW, NOW + life)
 
 
+def test_each_letter_has_its_purpose_or_is_a_notice() -> None:
+    assert {letter: letter.purpose for letter in Letter} == {
+        Letter.ACTIVATION: "activate",
+        Letter.VERIFY: "verify",
+        Letter.RESET: "reset",
+        Letter.CHANGE_EMAIL: "change_email",
+        Letter.PASSWORD_CHANGED: None,
+        Letter.EMAIL_CHANGED: None,
+        Letter.NEW_DEVICE: None,
+    }
+
+
+@pytest.mark.parametrize("letter", Letter)
+def test_what_carries_a_secret_is_worth_half_an_hour_and_what_tells_something_three_days(letter: Letter) -> None:
+    assert letter.notice is (letter.purpose is None)
+    assert letter.not_after == (timedelta(days=3) if letter.notice else timedelta(minutes=30))
+
+
 def test_accepted_is_done() -> None:
     assert verdict(parcel(), Accepted(), NOW, attempts_max=8, outages=0, jitter=0.5) == Done()
 
