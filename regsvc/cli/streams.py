@@ -36,8 +36,7 @@ class Lines:
     def __init__(self, raw: IO[bytes], *, longest: int) -> None:
         self._raw = raw
         packed = io.BufferedReader(cast("io.RawIOBase", raw), BUFFER)
-        unpacked = gzip.GzipFile(fileobj=packed) if packed.peek(2)[:2] == GZIP else packed
-        self._stream = io.BufferedReader(cast("io.RawIOBase", unpacked), BUFFER)
+        self._stream = gzip.GzipFile(fileobj=packed) if packed.peek(2)[:2] == GZIP else packed
         self._longest = longest
         self.number = 0  # of the line read last
         self.octets = 0  # read so far, gzip as it is packed

@@ -88,7 +88,9 @@ async def _export(transfer: "Transfer", state: str, sink: "Sink | Kept", took: "
     "--update", is_flag=True, help="Overwrite the hash, locale, role and disabling of accounts that are there."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, and write nothing.")
-@click.option("--report", type=click.File("w", encoding="utf-8"), help="Where refused lines are told, as NDJSON.")
+@click.option(
+    "--report", type=click.File("w", encoding="utf-8", lazy=False), help="Where refused lines are told, as NDJSON."
+)
 def import_(file: str, *, update: bool, dry_run: bool, report: IO[str] | None) -> None:
     """Take accounts from FILE, or from standard input: a JSON object a line, plain or gzip.
 
