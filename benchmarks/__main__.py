@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import adapter, light, registrations
+from benchmarks import adapter, light, registrations, transfer
 
 OUT = Path(__file__).parent / "out"
 
@@ -25,10 +25,16 @@ def _light() -> tuple[str, object]:
     return light.table(result), result
 
 
+def _transfer() -> tuple[str, object]:
+    rows = transfer.measure()
+    return transfer.table(rows), rows
+
+
 ALL: dict[str, Callable[[], tuple[str, object]]] = {
     "adapter": _adapter,
     "light": _light,
     "registrations": _registrations,
+    "transfer": _transfer,
 }
 
 
