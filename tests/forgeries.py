@@ -119,6 +119,7 @@ def missigned(header: Json, claims: Json, sign: Sign) -> Named:
         "claims with a BOM": b"\xef\xbb\xbf" + json.dumps(claims).encode(),
         "claims twice": json.dumps(claims).encode() * 2,
         "claims with exp NaN": json.dumps({**claims, "exp": float("nan")}).encode(),
+        "claims with email NaN": json.dumps({**claims, "email": float("nan")}).encode(),
         "claims with exp Infinity": json.dumps({**claims, "exp": float("inf")}).encode(),
         "claims with exp 1e400": json.dumps(claims).replace(str(claims["exp"]), "1e400").encode(),
         "claims with sub twice": json.dumps(claims).replace("{", f'{{"sub":"{NOBODY}",', 1).encode(),

@@ -294,6 +294,13 @@ async def test_no_damage_opens_and_none_raises(shelf: Shelf, algorithm: str) -> 
         assert seal.renewed(one) is None
 
 
+@pytest.mark.parametrize(("algorithm", "octets"), [("EdDSA", 31), ("EdDSA", 64), ("HS256", 32), ("HS256", 0)])
+def test_what_is_sealed_well_and_is_no_key_is_none(algorithm: str, octets: int) -> None:
+    seal = Seal(KEYS, None)
+    sealed = seal._close("a", algorithm, bytes(octets))
+    assert seal.opened(SigningKey("a", algorithm, {}, sealed, START, START, None)) is None
+
+
 def _flipped(octets: bytes, n: int) -> bytes:
     return octets[:n] + bytes([octets[n] ^ 1]) + octets[n + 1 :]
 

@@ -140,6 +140,17 @@ async def test_a_right_signature_saves_no_wrong_token(algorithm: Algorithm) -> N
     assert [name for name, text in wrong if await ours.read(text) is not None] == []
 
 
+async def test_what_is_longer_than_any_of_ours_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ring, ours, good = await made()
+    header, claims = parts(good)
+    fits = signed(ring, header, {**claims, "x": "x" * 2600})
+    assert 4000 < len(fits) <= 4096
+    assert await ours.read(fits) == GOOD
+    count = Count(monkeypatch)
+    assert await ours.read(signed(ring, header, {**claims, "x": "x" * 2700})) is None
+    assert count.verified == 0
+
+
 async def test_a_token_has_one_spelling() -> None:
     _, _, ours, good = await made()
     for remembered in (False, True):
