@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from werkzeug.datastructures import Headers
 
 from regsvc.http import wire
 from regsvc.http.forms import NOBODY, ActivateForm
+from regsvc.http.routes import Route
+from regsvc.http.table.profile import PROFILE
+from regsvc.http.table.session import SESSION
 from regsvc.http.wire import Unreadable
 from tests.http.doorstep import EMAIL, PASSWORD, Doorstep, basic
 
@@ -240,6 +244,54 @@ def test_no_body_is_a_5xx(rounds: int | None) -> None:
         trio.run(ask)
 
     hostile()
+
+
+TEXTS = st.one_of(
+    HOSTILE_TEXT,
+    st.from_regex(r"[A-Za-z0-9_-]{43}", fullmatch=True),
+    st.from_regex(r"[0-9 -]{6,8}", fullmatch=True),
+    st.sampled_from([EMAIL, PASSWORD, "bob@example.com", "alice"]),
+)
+ABSENT: Any = object()
+VALUES = st.one_of(st.just(ABSENT), TEXTS, HOSTILE)
+FORMS = [route for route in (*SESSION, *PROFILE) if route.body is not None]
+NAMED = {route.name: route for route in FORMS}
+
+
+@pytest.mark.timeout(900)  # the large form
+def test_no_form_of_people_is_a_5xx(rounds: int | None) -> None:
+    """Fields of the right names with anything in them, for somebody and for nobody."""
+    door = Doorstep()
+    door.member("bob@example.com")
+    door.member()
+    known = trio.run(door.login)["access_token"]
+    seen = set[int]()
+    shown = st.one_of(st.none(), st.just(f"Bearer {known}"), TEXTS.map(lambda text: f"Bearer {text}"), TEXTS)
+
+    @settings(max_examples=rounds or 200, deadline=None)
+    @given(route=st.sampled_from(FORMS), values=st.lists(VALUES, max_size=4), line=shown)
+    @example(route=NAMED["login"], values=[EMAIL, ABSENT, PASSWORD], line=None)
+    @example(route=NAMED["login"], values=[ABSENT, "nobody", PASSWORD], line=None)
+    @example(route=NAMED["reset_password"], values=["x" * 43, PASSWORD], line=None)
+    @example(route=NAMED["confirm_email"], values=["000000"], line=f"Bearer {known}")
+    def hostile(route: Route, values: list[object], line: str | None) -> None:
+        assert route.body is not None
+        names = [*route.body.model_fields, "extra"]  # which is sent where there are more values than fields
+        sent = {name: value for name, value in zip(names, values, strict=False) if value is not ABSENT}
+        raw = json.dumps(sent).encode()
+        headers = [] if line is None else [("Authorization", re.sub(r"[^\t\x20-\x7e\x80-\xff]", "", line))]
+
+        async def ask() -> None:
+            answer = await door.ask(route.method, route.path, raw=raw, headers=headers)
+            assert answer.status == route.success.status or answer.status in {kind.status for kind in route.problems}
+            seen.add(answer.status)
+            if answer.status >= 400:
+                assert answer.json["instance"] == answer.headers["X-Request-ID"]
+
+        trio.run(ask)
+
+    hostile()
+    assert {200, 400, 401, 410, 422} <= seen, "more than the fields is looked at"
 
 
 # ------------------------------------------------------------------------------------------------- Basic
