@@ -148,10 +148,21 @@ LoneCode = Annotated[
     WithJsonSchema({"type": "string", "description": "As the mail has it; spaces and dashes are ignored."}),
 ]
 _USERNAME: Final = WithJsonSchema(
-    {"type": ["string", "null"], "minLength": 3, "description": "Letters a–z, digits, _ . -"}
+    {
+        "type": ["string", "null"],
+        "minLength": 3,
+        "maxLength": 32,
+        "pattern": r"^[A-Za-z0-9_.\-]{3,32}$",
+        "description": "Letters a–z in any case, digits, _ . -",
+    }
 )
 _LOCALE: Final = WithJsonSchema(
-    {"type": ["string", "null"], "maxLength": 35, "description": "BCP 47, such as en or de-AT."}
+    {
+        "type": ["string", "null"],
+        "maxLength": 35,
+        "pattern": r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$",
+        "description": "BCP 47, such as en or de-AT.",
+    }
 )
 
 

@@ -276,6 +276,7 @@ def _schemas(routes: Sequence[Route], rules: Rules) -> Json:
         for name in {"code", "activation_code"} & found[form.__name__]["properties"].keys():
             found[form.__name__]["properties"][name] |= {
                 "minLength": digits,
+                "pattern": rf"^[ \-]*([0-9][ \-]*){{{digits}}}$",
                 "description": f"{digits} digits; spaces and dashes are ignored.",
                 "examples": [_a_code(digits)],
             }

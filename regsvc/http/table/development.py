@@ -14,6 +14,7 @@ _WINDOW: Final = tuple(
     )
 )
 _MAIL_ID: Final = Parameter("mail_id", "path", "The mail's id.", {"type": "string", "format": "uuid"})
+_SOUGHT: Final = {"type": "string", "minLength": 1}
 _PLACES: Final = {"type": "string", "enum": ["from", "to", "containing"]}
 
 
@@ -63,7 +64,7 @@ DEVELOPMENT: Final = (
         Success("Mails, newest first.", mailhog.Messages),
     ).taking(
         Parameter("kind", "query", "Where to look.", _PLACES, required=True),
-        Parameter("query", "query", "What to look for; with `to`, a whole address.", NAME, required=True),
+        Parameter("query", "query", "What to look for; with `to`, a whole address.", _SOUGHT, required=True),
         *_WINDOW,
     ),
     _mailbox(
