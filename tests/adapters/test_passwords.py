@@ -223,7 +223,7 @@ class Passes:
         GOOD_ARGON.replace("t=2", "t=0"),
         GOOD_ARGON.replace("t=2", "t=02"),
         GOOD_ARGON.replace("m=64,t=2", "m=262144,t=5"),
-        GOOD_ARGON.replace("p=1", "p=17"),
+        GOOD_ARGON.replace("m=64,t=2,p=1", "m=1024,t=2,p=17"),
         GOOD_ARGON.replace("m=64", "m=٦٤"),
         BARE_ARGON.replace("m=64", "m=4194304"),
         BARE_ARGON[:-1] + "/",  # bits that no hash has
