@@ -9,7 +9,7 @@ from uuid import UUID
 from regsvc.domain.profile import EmailChange
 from regsvc.domain.refusals import Refusal
 from regsvc.domain.session import Ending, Family, Opened, Rotated, Session, User
-from regsvc.domain.values import Email, EmailKey
+from regsvc.domain.values import EmailKey
 
 
 class People(Protocol):
@@ -119,8 +119,4 @@ class Members(Protocol):
 
     async def code_alive(self, subject: UUID, purpose: str, macs: Sequence[bytes]) -> bool:
         """Tell whether one of `macs` is the code of the subject, unused and alive."""
-        ...
-
-    async def email_taken(self, email: Email) -> bool:
-        """Tell whether an account has the address."""
         ...

@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from regsvc.domain.session import Ending, Family, Link, Opened, Rotated, Session, User
-from regsvc.domain.values import Email, EmailKey
+from regsvc.domain.values import EmailKey
 from regsvc.ports import Unavailable, Visit
 from regsvc.store import database
 from regsvc.store.profile import user_of
@@ -123,10 +123,6 @@ class Members:
             "code_alive", self.database.pool, subject=subject, purpose=purpose, macs=list(macs)
         )
         return bool(alive)
-
-    async def email_taken(self, email: Email) -> bool:
-        """Tell whether an account has the address."""
-        return bool(await self.sql.value("email_taken", self.database.pool, email_key=email.key))
 
 
 def session_of(row: database.Row) -> Session:

@@ -223,9 +223,3 @@ SELECT exists(
         AND used_at IS NULL
         AND expires_at > statement_timestamp()
 );
-
--- name: email_taken(email_key) -> value
-SELECT exists(
-    SELECT FROM users
-    WHERE email_key = $1
-);

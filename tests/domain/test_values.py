@@ -1,5 +1,6 @@
 import pickle
 import string
+from uuid import UUID
 
 import email_validator
 import pytest
@@ -7,7 +8,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from regsvc.domain import values
-from regsvc.domain.values import EMAIL_MAX, Email, Flaw, Locale, PasswordRules, Secret, Username, read_code
+from regsvc.domain.values import (
+    EMAIL_MAX,
+    Email,
+    Flaw,
+    Locale,
+    PasswordRules,
+    ResetToken,
+    Secret,
+    Username,
+    read_code,
+)
 
 
 @pytest.mark.parametrize(
@@ -223,3 +234,23 @@ def test_secrets_compare_by_their_text() -> None:
     assert len({Secret("a"), Secret("a"), Secret("b")}) == 2
     assert Secret("a")
     assert not Secret("")
+
+
+@given(st.uuids(), st.binary(min_size=16, max_size=16))
+def test_a_reset_token_is_read_back_as_it_was_written(subject: UUID, octets: bytes) -> None:
+    token = ResetToken(subject, Secret(octets.hex()))
+    text = token.text().reveal()
+    assert len(text) == 43
+    assert set(text) <= set(string.ascii_letters + string.digits + "-_")
+    assert ResetToken.parse(text) == token
+
+
+@given(st.text() | st.text("ABCabc019-_=+/", min_size=40, max_size=46))
+def test_what_was_never_a_reset_token_is_none(text: str) -> None:
+    token = ResetToken.parse(text)
+    assert (token is not None) == (len(text) == 43 and set(text) <= set(string.ascii_letters + string.digits + "-_"))
+
+
+@pytest.mark.parametrize("text", ["", "A" * 42, "A" * 44, "A" * 42 + "=", "A" * 42 + "+", "A" * 42 + "\n", "Ä" * 43])
+def test_a_reset_token_of_another_shape_is_none(text: str) -> None:
+    assert ResetToken.parse(text) is None

@@ -161,10 +161,6 @@ class Members:
         code = self.shelf.codes.get((subject, purpose))
         return code is not None and code.opens(macs, self.shelf.now)
 
-    async def email_taken(self, email: Email) -> bool:
-        await self.shelf.called()
-        return self.shelf.addresses.get(email.key, Address()).owner is not None
-
 
 @dataclass
 class Hashing:

@@ -95,7 +95,6 @@ HOT: dict[str, dict[str, list[object]]] = {
         "visit": [new_id()],
         "sessions_alive": [new_id()],
         "code_alive": [new_id(), "reset", [b"mac"]],
-        "email_taken": ["p7@example.com"],
     },
     "profile": {
         "lock_user": [new_id()],

@@ -84,8 +84,6 @@ async def test_an_account_is_found_by_address_name_and_id(store: Store) -> None:
     assert await store.members.by_email(email().key) == await store.members.by_username("ada") == ada
     assert await store.members.by_id(ada.id) == ada
     assert await store.members.by_email(email("bob").key) == await store.members.by_id(bob.id) == bob
-    assert await store.members.email_taken(email())
-    assert not await store.members.email_taken(email("eve"))
 
 
 async def test_a_rotation_makes_the_next_link_of_the_chain(store: Store) -> None:
