@@ -1,5 +1,6 @@
 """`regsvc user export` and `regsvc user import`: all accounts as lines of NDJSON, out of the service and into it."""
 
+import gc
 import json
 import signal
 import sys
@@ -293,7 +294,11 @@ def _at_roll(work: "Callable[[Transfer, trio.Nursery], Awaitable[None]]") -> int
 
     told = with_secret(settings())
     with database(told) as dsn:
-        return trio.run(_work, told, dsn, work)
+        gc.freeze()  # modules and settings stay; the collector need not walk them again and again for lines that go
+        try:
+            return trio.run(_work, told, dsn, work)
+        finally:
+            gc.unfreeze()
 
 
 async def _work(told: "Settings", dsn: "Secret", work: "Callable[[Transfer, trio.Nursery], Awaitable[None]]") -> int:

@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -22,6 +22,7 @@ from regsvc.domain.session import Ending, Role, User, ended
 from regsvc.domain.values import Email, EmailKey, Flaw, Locale, Username
 
 LINE_MAX: Final = 64 * 1024  # octets, its end not counted
+OVERWRITTEN: Final = ("password_hash", "locale", "role", "disabled_at")  # of an account that is there, on demand
 _ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _TIME: Final = re.compile(  # RFC 3339, and what PostgreSQL writes
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:([Zz])|([+-]\d\d)(?::?(\d\d))?)", re.ASCII
@@ -299,7 +300,7 @@ def settle(record: Record, standing: Standing, new_id: UUID, now: datetime, *, u
     if record.id is not None and record.id != owner.id:
         return Fault("id", "exists", "The account with this address has another id.")
     after = _overwritten(record, owner, now)
-    changed = tuple(item.name for item in fields(User) if getattr(owner, item.name) != getattr(after, item.name))
+    changed = tuple(name for name in OVERWRITTEN if getattr(owner, name) != getattr(after, name))
     if update:
         return Updated(replace(after, updated_at=now), changed) if changed else Unchanged()
     if changed or not _alike(record, owner):
