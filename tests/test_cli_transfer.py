@@ -1,20 +1,17 @@
 """`regsvc user export` and `import`: what goes in comes out, what does not is told, and whatever cuts them short."""
 
 import gzip
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import bcrypt
-import click
 import pytest
 import trio
 from click.testing import CliRunner, Result
@@ -26,6 +23,7 @@ from regsvc.ports import Unavailable
 from regsvc.store.migrations import migrate
 from regsvc.store.transfer import Roll
 from regsvc.trio_asyncpg import open_connection
+from tests.waiting import until_asked
 
 Run = Callable[..., Result]
 HASH = bcrypt.hashpw(b"an old password", bcrypt.gensalt(4)).decode()
@@ -70,6 +68,18 @@ def ask(told: dict[str, str], query: str) -> list[Any]:
             return [row[0] for row in await connection.fetch(query)]
 
     return trio.run(work)
+
+
+def wait_people(told: dict[str, str], number: int) -> None:
+    async def work() -> None:
+        async with open_connection(told["REGSVC_DATABASE_URL"]) as connection:
+
+            async def there() -> bool:
+                return bool(await connection.fetchval("SELECT count(*) = $1 FROM users", number))
+
+            await until_asked(there)
+
+    trio.run(work)
 
 
 def people(told: dict[str, str]) -> list[str]:
@@ -198,20 +208,6 @@ def test_a_damaged_file_is_told_and_what_came_before_is_in(
     assert counts(found)["created"] == len(people(told)) > 0
 
 
-def test_a_line_is_cut_where_it_is_too_long_and_the_next_is_itself(run: Run, told: dict[str, str]) -> None:
-    fits = line("fits")[:-2]
-    fits += b" " * (LINE_MAX - len(fits) - 1) + b"}"
-    octets = b"\n".join([fits, fits[:-1] + b" }", b" " * 9 * LINE_MAX + line("far").rstrip(), fits + b"\r", b"last"])
-    found = run("import", stdin=octets)
-    assert refusals(found.stderr) == [
-        (2, None, "too_long"),
-        (3, None, "too_long"),
-        (4, "email", "duplicate"),
-        (5, None, "invalid_json"),
-    ]
-    assert people(told) == ["fits"]
-
-
 def test_lines_far_apart_are_still_about_the_same_address(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH", 2)
     found = run("import", "--update", stdin=lines(5) + line("p0", role="admin"))
@@ -247,15 +243,6 @@ def test_wrong_usage_and_databases_that_are_not_there(run: Run, tmp_path: Path) 
     for words in (("import", "users"), ("export",)):
         assert run(*words, REGSVC_DATABASE_URL=away).exit_code == os.EX_TEMPFAIL
         assert run(*words, REGSVC_PORT="http").exit_code == os.EX_CONFIG
-
-
-def test_a_file_that_cannot_be_opened_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", forbidden)
-    with pytest.raises(click.FileError, match="Permission denied"), streams.open_lines("users", longest=9):
-        pytest.fail("it opened")
 
 
 # -------------------------------------------------------------------------------------------------------------- export
@@ -298,12 +285,6 @@ def test_a_file_is_replaced_only_by_a_whole_one(run: Run, tmp_path: Path, monkey
     missing = run("export", "--output", str(tmp_path / "no" / "users"))
     assert missing.exit_code == 1
     assert "No such file or directory" in missing.stderr
-
-
-def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(click.FileError, match="No space left"), streams.open_kept(tmp_path / "users"):
-        raise OSError(28, "No space left on device")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_hashes_of_another_secret_are_told_where_they_are_imported(run: Run, told: dict[str, str]) -> None:
@@ -356,13 +337,6 @@ def start(told: dict[str, str]) -> Iterator[Callable[..., Started]]:
         each.process.communicate()
 
 
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whole_batches_are_in_whatever_ends_it_and_the_next_run_does_the_rest(
     told: dict[str, str], run: Run, start: Callable[..., Started], number: int
@@ -371,7 +345,7 @@ def test_whole_batches_are_in_whatever_ends_it_and_the_next_run_does_the_rest(
     assert importing.process.stdin is not None
     importing.process.stdin.write(lines(25))
     importing.process.stdin.flush()
-    until(lambda: len(people(told)) == 20)  # it waits for the rest of the third
+    wait_people(told, 20)  # it waits for the rest of the third
     status, words = importing.end(number)
     if number == signal.SIGKILL:
         assert status == -number
@@ -416,40 +390,9 @@ def test_an_export_that_waits_for_its_reader_can_be_interrupted(run: Run, start:
 # ------------------------------------------------------------------------------------------------------------ progress
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_somebody_at_a_terminal_sees_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setenv("TERM", "xterm")
-    with streams.open_progress("importing", 1000) as progress:
-        progress.tell(500, "7 lines")
-    with streams.open_progress("exporting") as progress:
-        progress.total(3)
-        progress.tell(3, "")
-    shown = terminal.getvalue()
-    assert "0.5/1.0 kB" in shown
-    assert "7 lines" in shown
-    assert "3/3" in shown
-
-
 def test_elsewhere_there_is_a_line_now_and_then(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH", 10)
     assert "importing:" not in run("import", stdin=lines(20)).stderr
     monkeypatch.setattr(streams, "EVERY", 0.0)
     assert "regsvc: importing: 10 lines, 0 refused\n" in run("import", stdin=lines(20)).stderr
     assert "regsvc: exporting: 20 accounts\n" in run("export").stderr
-
-
-def test_whoever_types_is_told_how_to_end(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class Typed(io.TextIOWrapper):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stdin", Typed(io.BytesIO(b"x\n")))
-    with streams.open_lines("-", longest=9) as (found, octets):
-        assert (found.batch(5, 100), octets) == ([(1, b"x")], None)
-    assert "until Ctrl-D" in capsys.readouterr().err

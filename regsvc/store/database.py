@@ -165,7 +165,7 @@ async def copy_rows(
 ) -> bool:
     """Put rows into a table by COPY, within a transaction: all of them, or none where one is there already (False).
 
-    A fifth of the work of an INSERT of as many; but it knows no ON CONFLICT. Raises Unavailable.
+    In half the time of an INSERT from arrays; but it knows no ON CONFLICT. Raises Unavailable.
     """
     try:
         with outages():
