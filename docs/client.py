@@ -1,7 +1,7 @@
 """A client of regsvc: copy it and make it yours. It needs httpx and nothing else."""
 
 from collections.abc import Generator
-from typing import Any, TypedDict, cast
+from typing import Any, Self, TypedDict, cast
 
 import httpx
 
@@ -57,7 +57,7 @@ class Client:
         self._url, self._http = url, httpx.Client(base_url=url, timeout=10)
         self.bearer: Bearer | None = None
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

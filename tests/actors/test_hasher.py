@@ -48,6 +48,9 @@ class Gate:
     def waste(self) -> None:
         self._work("waste")
 
+    def outdated(self, stored: str) -> bool:
+        return stored == "old"
+
     def _work(self, what: str) -> None:
         self.worked.append(what)
         if sys.platform == "linux":
@@ -316,3 +319,11 @@ async def _open_when_all_is_still(gate: Gate) -> None:
 
 async def _note(into: set[int], what: Callable[[], int]) -> None:
     into.add(await trio.to_thread.run_sync(what))
+
+
+async def test_whether_a_hash_is_outdated_is_the_scheme_s_to_say_at_once() -> None:
+    gate = Gate()
+    passwords = Hasher(gate, threads=1, queue=1, deadline=DEADLINE)  # it need not even run
+    assert passwords.outdated("old")
+    assert not passwords.outdated("right")
+    assert gate.worked == []

@@ -26,8 +26,9 @@ from tests.service import Service
 
 ADDRESSES = 4  # of each kind
 ALIKE = 0.02  # how far from 0.5 a kind may be
-SIGMAS = 3.5  # of chance, allowed beside it: there are 16 comparisons, and few tries in the small form
-TRIES = 125  # of each kind and question in the small form; 60-security asks for 5,000
+SIGMAS = 3.5  # of chance, allowed beside it where there are few tries: there are 20 comparisons
+TRIES = 125  # of each kind and question in the small form
+ENOUGH = 5000  # with so many, chance alone is a fifth of ALIKE
 UNLIKE_BY_NATURE = re.compile(rb'"instance":"[0-9a-f]+"')
 WRONG = "nobody has this password"
 KINDS = ("account", "pending", "unknown", "disabled")
@@ -121,8 +122,8 @@ def test_the_time_is_the_same(
     curves = {kind: area(took[kind], [s for other in KINDS if other != kind for s in took[other]]) for kind in KINDS}
     told = ", ".join(f"{kind} {curve:.3f}" for kind, curve in curves.items())
     print(f"\n{question.path}, {tries} tries a kind: {told}")  # noqa: T201 - it is the report
-    chance = SIGMAS * deviation(tries, 3 * tries)
-    assert all(abs(curve - 0.5) <= ALIKE + (chance if rounds is None else 0) for curve in curves.values()), curves
+    chance = SIGMAS * deviation(tries, 3 * tries) if tries < ENOUGH else 0
+    assert all(abs(curve - 0.5) <= ALIKE + chance for curve in curves.values()), curves
 
 
 def area(ones: list[float], others: list[float]) -> float:
