@@ -15,7 +15,7 @@ ANY_BODY: Final = (
     kinds.UNSUPPORTED_MEDIA_TYPE,
     kinds.VALIDATION_ERROR,
 )
-BUSY: Final = (kinds.OVERLOADED, kinds.SERVICE_UNAVAILABLE)
+BUSY: Final = (kinds.OVERLOADED, kinds.SERVICE_UNAVAILABLE)  # of a route that hashes a password
 PROFILE: Final = {
     "id": ID,
     "email": "alice@example.com",

@@ -7,7 +7,7 @@ from regsvc.http import kinds, models
 from regsvc.http.forms import ConfirmForm, EmailForm, Form, PasswordForm, ProfileForm, RemoveForm
 from regsvc.http.kinds import Kind
 from regsvc.http.routes import Auth, Route, Success, Tag, under_v1
-from regsvc.http.table.parts import ANY_BODY, BUSY
+from regsvc.http.table.parts import ANY_BODY
 from regsvc.http.table.parts import PROFILE as _ALICE
 
 _PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - an example
@@ -39,7 +39,12 @@ def _me(
         body=body,
         body_example=body_example,
         success=success,
-        problems=(*(() if body is None else ANY_BODY), kinds.INVALID_ACCESS_TOKEN, *problems, *BUSY),
+        problems=(
+            *(() if body is None else ANY_BODY),
+            kinds.INVALID_ACCESS_TOKEN,
+            *problems,
+            kinds.SERVICE_UNAVAILABLE,
+        ),
     )
 
 
@@ -76,6 +81,7 @@ PROFILE: Final = (
         Success("Deleted.", status=204),
         kinds.INVALID_CREDENTIALS,
         kinds.LAST_ADMIN,
+        kinds.OVERLOADED,
         body=RemoveForm,
         body_example={"password": _PASSWORD},
     ),
@@ -88,6 +94,7 @@ PROFILE: Final = (
         Success("The password is the new one.", status=204),
         kinds.INVALID_CREDENTIALS,
         kinds.WEAK_PASSWORD,
+        kinds.OVERLOADED,
         body=PasswordForm,
         body_example={"current_password": _PASSWORD, "new_password": _NEW_PASSWORD},
     ),
@@ -111,6 +118,7 @@ PROFILE: Final = (
         kinds.USER_ALREADY_EXISTS,
         kinds.INVALID_EMAIL,
         kinds.RESEND_TOO_SOON,
+        kinds.OVERLOADED,
         body=EmailForm,
         body_example={"new_email": "alice@example.org", "password": _PASSWORD},
     ),

@@ -8,7 +8,7 @@ from regsvc.http.forms import AddressForm, Form, LoginForm, RefreshForm, ResetFo
 from regsvc.http.kinds import Kind
 from regsvc.http.routes import HTML, Auth, Parameter, Route, Success, Tag, under_v1
 from regsvc.http.session import CODE_SENT, FORGOTTEN
-from regsvc.http.table.parts import ANY_BODY, BUSY, ID, NOON, PROFILE
+from regsvc.http.table.parts import ANY_BODY, ID, NOON, PROFILE
 
 _PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - an example
 _REFRESH: Final = "qXbWq1mZ3kD0yM5n8u2s7vPjRtL6hGfCeAoIiUxYwKs"
@@ -56,7 +56,7 @@ def _post(
         body=body,
         body_example=body_example,
         success=success,
-        problems=(*(() if body is None else ANY_BODY), *problems, *BUSY),
+        problems=(*(() if body is None else ANY_BODY), *problems, kinds.SERVICE_UNAVAILABLE),
     )
 
 
@@ -74,7 +74,7 @@ def _session(
         auth=Auth.BEARER,
         parameters=(_SESSION_ID,) if "{session_id}" in path else (),
         success=success,
-        problems=(kinds.INVALID_ACCESS_TOKEN, *problems, *BUSY),
+        problems=(kinds.INVALID_ACCESS_TOKEN, *problems, kinds.SERVICE_UNAVAILABLE),
     )
 
 
@@ -89,6 +89,7 @@ SESSION: Final = (
         kinds.INVALID_CREDENTIALS,
         kinds.NOT_ACTIVATED,
         kinds.ACCOUNT_DISABLED,
+        kinds.OVERLOADED,
         body=LoginForm,
         body_example={"identifier": "alice@example.com", "password": _PASSWORD},
     ),
@@ -167,6 +168,7 @@ SESSION: Final = (
         Success("The password is the new one.", status=204),
         kinds.INVALID_RESET_TOKEN,
         kinds.WEAK_PASSWORD,
+        kinds.OVERLOADED,
         body=ResetForm,
         body_example={"token": "AZOdbnfIfSuaUy9vHBtMDpMdNqX7Jk0Zr1LwTq8uYxE", "new_password": _PASSWORD},
     ),

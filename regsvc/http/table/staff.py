@@ -8,7 +8,7 @@ from regsvc.http.forms import Form, NothingForm
 from regsvc.http.kinds import Kind
 from regsvc.http.routes import Auth, Parameter, Route, Success, Tag, under_v1
 from regsvc.http.staff import LIMIT, LIMIT_MAX, MAIL_STATES, SOUGHT
-from regsvc.http.table.parts import ANY_BODY, BUSY, ID, LATER, NAME, NOON
+from regsvc.http.table.parts import ANY_BODY, ID, LATER, NAME, NOON
 
 _OTHER_ID: Final = "01939d70-1c7e-7a61-8b0f-5d2c9e4a7b13"
 _UUID: Final = {"type": "string", "format": "uuid"}
@@ -92,7 +92,7 @@ def _staff(
             kinds.FORBIDDEN,
             *known,
             *problems,
-            *BUSY,
+            kinds.SERVICE_UNAVAILABLE,
         ),
         body=body,
         body_example=body_example,
