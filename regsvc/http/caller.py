@@ -19,7 +19,6 @@ from regsvc.http.problems import Dialect
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
-LEGACY_PREFIX: Final = "/api/v1/"
 _TEMPLATE: Final = str.maketrans("<>", "{}")  # from werkzeug's way of writing a parameter to OpenAPI's
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PORT: Final = re.compile(r"\[(?P<v6>[^\]]*)\](:\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}")  # what some proxies append
@@ -44,7 +43,7 @@ class Asked(TrioRequest):
     @property
     def dialect(self) -> Dialect:
         """How problems are written where this request went."""
-        return Dialect.LEGACY if self.path.startswith(LEGACY_PREFIX) else Dialect.STANDARD
+        return Dialect.of(self.path)
 
     @property
     def template(self) -> str:

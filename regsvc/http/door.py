@@ -18,8 +18,8 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Refuse(Protocol):
     """Words the answer to a request that never reached a handler."""
 
-    def __call__(self, status: int, name: str, detail: str, /) -> tuple[Headers, bytes]:
-        """Return headers (without Content-Length and Connection) and body."""
+    def __call__(self, status: int, name: str, detail: str, path: str, /) -> tuple[Headers, bytes]:
+        """Return headers (without Content-Length and Connection) and body; no `path`: the request never named one."""
         ...
 
 

@@ -50,6 +50,7 @@ class Http11(H11Protocol):
         self._door = door
         self._held = b""
         self._method = b""  # of the request at hand
+        self._target = b""
 
     @property
     def unread(self) -> bytes:
@@ -62,7 +63,7 @@ class Http11(H11Protocol):
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         elif isinstance(event, StreamClosed):
             self._door.answered += 1
-            self._method = b""
+            self._method = self._target = b""
         await super().stream_send(event)
 
     async def answer(self, refused: Refused) -> None:
@@ -70,7 +71,8 @@ class Http11(H11Protocol):
         self.stream = None
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
-        headers, body = self._door.refuse(refused.status, refused.name, refused.detail)
+        path = self._target.decode("ascii", "replace")
+        headers, body = self._door.refuse(refused.status, refused.name, refused.detail, path)
         ends = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         head = [*headers, *ends, *self.config.response_headers("h11")]
         await self._send_h11_event(h11.Response(status_code=refused.status, headers=head))
@@ -103,8 +105,8 @@ class Http11(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin an exchange. Whatever `Upgrade` says, it is an HTTP one."""
-        self._method = request.method
-        target = _check_request(request, self._door.limits.body)
+        self._method, self._target = request.method, request.target
+        self._target = target = _check_request(request, self._door.limits.body)
         send = self.stream_send
         self.stream = Exchange(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, send, STREAM_ID
@@ -137,7 +139,7 @@ class Exchange(HTTPStream):
     async def _send_error_response(self, status_code: int) -> None:
         """Answer for an app that failed before it said anything."""
         refuse = cast("_SameTask", self.task_group).door.refuse
-        headers, body = refuse(status_code, "InternalError", "Something went wrong on our side.")
+        headers, body = refuse(status_code, "InternalError", "Something went wrong on our side.", self.scope["path"])
         head = [*headers, (b"content-length", b"%d" % len(body))]
         await self.send(Response(stream_id=STREAM_ID, headers=head, status_code=status_code))
         if self.scope["method"] != "HEAD":

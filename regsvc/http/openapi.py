@@ -18,7 +18,6 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from regsvc import __version__
 from regsvc.http import kinds
-from regsvc.http.caller import LEGACY_PREFIX
 from regsvc.http.cookies import NAME as COOKIE
 from regsvc.http.forms import (
     ActivateForm,
@@ -223,7 +222,7 @@ def _responses(route: Route, path: str, writer: Writer) -> Json:
     good: Json = {"description": success.description, "headers": _head(())}
     if success.status != 204:
         good["content"] = {success.media_type: content}
-    dialect = Dialect.LEGACY if path.startswith(LEGACY_PREFIX) else Dialect.STANDARD
+    dialect = Dialect.of(path)
     met = sorted({*route.problems, *_EVERYWHERE}, key=lambda kind: (kind.status, kind.name))
     bad = {
         str(status): _problem_response(list(same), writer, dialect)

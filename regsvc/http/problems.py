@@ -19,6 +19,7 @@ from regsvc.http.models import Fault, LegacyDetail, LegacyProblem, Problem
 from regsvc.ports import Unavailable
 
 MEDIA_TYPE: Final = "application/problem+json"
+LEGACY_PREFIX: Final = "/api/v1/"
 BASIC: Final = 'Basic realm="regsvc", charset="UTF-8"'  # RFC 7617
 BEARER: Final = 'Bearer realm="regsvc"'  # RFC 6750; browsers ask nobody for a password because of it
 
@@ -182,6 +183,11 @@ class Dialect(Enum):
     STANDARD = "standard"
     LEGACY = "legacy"  # under /api/v1
 
+    @classmethod
+    def of(cls, path: str) -> "Dialect":
+        """Return how problems are written at a path."""
+        return cls.LEGACY if path.startswith(LEGACY_PREFIX) else cls.STANDARD
+
 
 @dataclass(frozen=True, slots=True)
 class Writer:
@@ -214,7 +220,7 @@ class Writer:
             return LegacyProblem.model_validate({**members, "detail": detail})
         return Problem.model_validate({**members, "detail": problem.detail})
 
-    def refuse(self, status: int, name: str, detail: str, /) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    def refuse(self, status: int, name: str, detail: str, path: str, /) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """Word what the server refuses before there is a request to speak of; it is `regsvc.http.door.Refuse`."""
         kind = kinds.KINDS.get(name, kinds.INTERNAL_ERROR if status >= 500 else kinds.MALFORMED_REQUEST)
         problem = tell(kind, detail)
@@ -222,7 +228,8 @@ class Writer:
             problem = replace(problem, retry_after=timedelta(seconds=1))
         instance = secrets.token_hex(16)
         head = {**headers(problem), **ALWAYS, "X-Request-ID": instance}
-        return [(key.lower().encode(), value.encode()) for key, value in head.items()], self.body(problem, instance)
+        body = self.body(problem, instance, Dialect.of(path))
+        return [(key.lower().encode(), value.encode()) for key, value in head.items()], body
 
 
 ALWAYS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

@@ -79,7 +79,7 @@ def test_names_and_slugs_are_unique() -> None:
     ],
 )
 def test_the_server_words_its_own_refusals_alike(status: int, name: str, kind: str) -> None:
-    head, body = WRITER.refuse(status, name, "Why.")
+    head, body = WRITER.refuse(status, name, "Why.", "")
     found = json.loads(body)
     assert (found["error"], found["detail"]) == (kind, "Why.")
     names = dict(head)
@@ -88,6 +88,8 @@ def test_the_server_words_its_own_refusals_alike(status: int, name: str, kind: s
     assert names[b"x-content-type-options"] == b"nosniff"
     assert names[b"x-request-id"].decode() == found["instance"]
     assert (b"retry-after" in names) == (kind == "Overloaded")
+    _, legacy = WRITER.refuse(status, name, "Why.", "/api/v1/auth/login")
+    assert json.loads(legacy)["detail"] == {"error": kind, "message": "Why."}
 
 
 def test_the_legacy_dialect_changes_detail_only() -> None:
