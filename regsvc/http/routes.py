@@ -15,6 +15,7 @@ JSON: Final = "application/json"
 HTML: Final = "text/html"
 PLAIN: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
+ANY: Final = "*/*"
 
 
 class Auth(Enum):
@@ -60,6 +61,11 @@ class Parameter:
     schema: Mapping[str, Any]
     required: bool = False  # those in a path always are
 
+    @property
+    def free(self) -> bool:
+        """Whether it is a text of any shape."""
+        return self.schema.get("type") == "string" and not self.schema.keys() & {"enum", "format", "pattern"}
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
@@ -85,8 +91,9 @@ class Route:
         return (self.path, *self.aliases)
 
     def taking(self, *parameters: Parameter) -> "Route":
-        """Return the route with these as its query, whose values may be malformed."""
-        problems = (kinds.MALFORMED_REQUEST, *self.problems)
+        """Return the route with these as its query; a text may be malformed, a value of a given shape is wrong."""
+        text = any(parameter.free for parameter in parameters)
+        problems = (kinds.MALFORMED_REQUEST, *self.problems) if text else self.problems
         return replace(self, parameters=(*self.parameters, *parameters), problems=problems)
 
 

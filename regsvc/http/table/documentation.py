@@ -3,7 +3,7 @@
 from typing import Final
 
 from regsvc.http import kinds, models
-from regsvc.http.routes import HTML, PLAIN, Parameter, Route, Success, Tag
+from regsvc.http.routes import ANY, HTML, Parameter, Route, Success, Tag
 from regsvc.http.table.parts import NAME
 
 DOCUMENTATION: Final = (
@@ -70,7 +70,7 @@ DOCUMENTATION: Final = (
         tag=Tag.DOCUMENTATION,
         summary="A style sheet or a script of the pages",
         parameters=(Parameter("name", "path", "A file's name.", NAME),),
-        success=Success("The file.", media_type=PLAIN),
+        success=Success("The file.", media_type=ANY),
         problems=(kinds.NOT_FOUND,),
     ),
 )

@@ -14,7 +14,9 @@ _OTHER_ID: Final = "01939d70-1c7e-7a61-8b0f-5d2c9e4a7b13"
 _UUID: Final = {"type": "string", "format": "uuid"}
 _USER_ID: Final = Parameter("user_id", "path", "The account's id.", _UUID)
 _MAIL_ID: Final = Parameter("mail_id", "path", "The mail's id.", _UUID)
-_CURSOR: Final = Parameter("cursor", "query", "The `next` of the page before.", NAME)
+_CURSOR: Final = Parameter(
+    "cursor", "query", "The `next` of the page before.", {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
+)
 _LIMIT: Final = Parameter(
     "limit", "query", "How many to return.", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT}
 )
