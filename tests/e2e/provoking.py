@@ -34,15 +34,15 @@ CODES: Final = {"activate": "0428", "verify": "042813", "confirm_email": "042813
 class Stage:
     """Services that stand while scenes are played, and people whom the scenes leave as they are.
 
-    `full` has the database of `here` and no room for a hash. `stalled`: requests, by the name of their route, whose
-    body has been on its way for ever.
+    `full` has the database of `here` and no room for a hash. `stalled`: requests, by method and path, whose body
+    has been on its way for ever.
     """
 
     here: Service
     full: Service
     cluster: Cluster
     people: Mapping[str, Person]
-    stalled: Mapping[str, socket.socket]
+    stalled: Mapping[tuple[str, str], socket.socket]
 
 
 @dataclass(frozen=True)
@@ -151,21 +151,23 @@ async def not_readable(scene: Scene, route: Route) -> Answers:
 
 @brings("RequestTimeout")
 async def stalling(scene: Scene, route: Route) -> Answers:
-    return [await trio.to_thread.run_sync(_read, scene.stage.stalled[route.name])]
+    begun = [(route.method, path) for path in route.paths]
+    return [await trio.to_thread.run_sync(_read, one, scene.stage.stalled[one]) for one in begun]
 
 
-def stall(service: Service, route: Route) -> socket.socket:
+def stall(service: Service, method: str, path: str) -> socket.socket:
     """Begin a request that never ends."""
     sock = socket.create_connection(("127.0.0.1", service.port), timeout=15)
-    head = f"{route.method} {re.sub('{.*}', str(uuid4()), route.path)} HTTP/1.1\r\nHost: stalled.test\r\n"
+    head = f"{method} {re.sub('{.*}', str(uuid4()), path)} HTTP/1.1\r\nHost: stalled.test\r\n"
     sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
     return sock
 
 
-def _read(sock: socket.socket) -> httpx.Response:
+def _read(begun: tuple[str, str], sock: socket.socket) -> httpx.Response:
     with sock, HTTPResponse(sock) as answer:
         answer.begin()
-        return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+        asked = httpx.Request(begun[0], f"http://stalled.test{begun[1]}")
+        return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read(), request=asked)
 
 
 @brings("PayloadTooLarge")

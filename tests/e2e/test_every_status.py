@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def stage() -> Iterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regsvc ")))
         cluster = stack.enter_context(temporary_cluster())
         [here] = stack.enter_context(on_database(folder / "here", cluster.dsn, 1, **FEW))
-        stalled = {route.name: stack.enter_context(stall(here, route)) for route in TABLE if LAST in route.problems}
+        slow = [(route.method, path) for route in TABLE if LAST in route.problems for path in route.paths]
+        stalled = {one: stack.enter_context(stall(here, *one)) for one in slow}
         [full] = stack.enter_context(on_database(folder / "full", cluster.dsn, 1, **FULL))
         yield Stage(here, full, cluster, trio.run(_people, here), stalled)
 
@@ -144,7 +146,7 @@ def assert_problem(route: Route, kind: Kind, answer: httpx.Response) -> None:
     assert (told["title"], told["status"]) == (kind.title, kind.status)
     assert told["type"].endswith(f"/problems/{kind.slug}")
     assert told["instance"] == answer.headers["X-Request-ID"]
-    assert_detail(told, legacy=_path(answer).startswith(LEGACY_PREFIX))
+    assert_detail(told, legacy=answer.request.url.path.startswith(LEGACY_PREFIX))
     assert ("WWW-Authenticate" in answer.headers) == (kind.status == 401)
     if kind.status == 401:
         assert (answer.headers["WWW-Authenticate"] == BASIC) == (route.auth is Auth.BASIC)
@@ -181,13 +183,6 @@ def assert_when(kind: Kind, answer: httpx.Response) -> None:
         assert datetime.fromisoformat(told["resend_available_at"]).tzinfo is not None
 
 
-def _path(answer: httpx.Response) -> str:
-    try:
-        return answer.request.url.path
-    except RuntimeError:  # read from a socket of our own, at the canonical path
-        return ""
-
-
 # ------------------------------------------------------------------------------------------------ the tests
 
 
@@ -217,3 +212,19 @@ def test_no_provocation_is_left_over() -> None:
     named_there = {(named(kind), route.name) for route, kind in PAIRS}
     assert {pair for pair in PROVOCATIONS if pair[1] is not None} <= named_there
     assert {kind for kind, route in PROVOCATIONS if route is None} <= {kind for kind, _ in named_there}
+
+
+async def test_every_path_names_its_methods_to_who_comes_with_another(scene: Scene) -> None:
+    table = routes(development=True)
+    methods: dict[str, set[str]] = {}
+    for route in table:
+        for path in route.paths:
+            methods.setdefault(path, {"OPTIONS"}).update({"GET": ("GET", "HEAD")}.get(route.method, (route.method,)))
+    for route in table:
+        for path in route.paths:
+            method = next(one for one in ("PUT", "POST", "DELETE") if one not in methods[path])
+            answer = await ask(scene.http, replace(route, method=method), {}, path=path)
+            assert_problem(route, kinds.METHOD_NOT_ALLOWED, answer)
+            assert answer.headers["Allow"] == ", ".join(sorted(methods[path]))
+            nowhere = await ask(scene.http, route, {}, path=f"{path.rstrip('/')}/nowhere/at/all")
+            assert_problem(route, kinds.NOT_FOUND, nowhere)
