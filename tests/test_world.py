@@ -28,6 +28,7 @@ from regsvc.domain.account import DuplicatePolicy
 from regsvc.domain.values import Secret
 from regsvc.http.server import Cut
 from regsvc.settings import Settings, load_settings
+from regsvc.world import building, running
 from tests.lines import Lines
 
 QUICK = 10.0  # seconds, for what takes milliseconds
@@ -213,7 +214,7 @@ def test_a_worker_migrates_serves_and_drains(scene: Scene) -> None:
         tell(signal.SIGTERM)
 
     assert scene.run(actor, MAIL_CHANNEL="mailbox") == os.EX_OK
-    assert [line["migration"] for line in scene.lines.of("migration_applied")] == [1, 2]
+    assert [line["migration"] for line in scene.lines.of("migration_applied")] == [1, 2, 3]
     order = [scene.lines.events.index(event) for event in ("worker_started", "drain_started", "drain_completed")]
     assert order == sorted(order)
     drained = scene.lines.of("drain_completed")[0]
@@ -231,7 +232,9 @@ def test_a_request_in_flight_is_finished_and_its_mail_handed_over(
             assert go_on.wait(QUICK)
             return super().hash(password)
 
-    monkeypatch.setattr(world, "Bcrypt", Slow)
+    keys, previous = building.keys_of(settings())
+    slow = Slow(keys, previous, rounds=4)
+    monkeypatch.setattr(building, "scheme", lambda _: slow)
     answers: list[int] = []
 
     def actor() -> None:
@@ -312,7 +315,7 @@ def test_a_bug_in_the_open_ends_the_worker_with_a_traceback_in_the_log(
     def bug(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(world, "make_app", bug)
+    monkeypatch.setattr(running, "make_app", bug)
     assert scene.run(lambda: None) == os.EX_SOFTWARE
     assert "ZeroDivisionError" in scene.lines.of("actor_crashed")[0]["traceback"]
 
