@@ -42,20 +42,23 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs: its port, and the process that leads its session."""
+    """A server that runs: its port, and the process that it was started as."""
 
     port: int
     pid: int
 
     def cpu(self) -> float:
-        """Return the processor seconds that its processes have used."""
-        spent = 0
+        """Return the processor seconds that it and its children have used."""
+        parents, spent = {}, {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 fields = stat.read_text("utf-8").rpartition(")")[2].split()
-                if int(fields[3]) == self.pid:  # session
-                    spent += int(fields[11]) + int(fields[12])
-        return spent / TICKS
+                pid = int(stat.parent.name)
+                parents[pid], spent[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
+        ours = {self.pid}
+        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+            ours |= more
+        return sum(spent.get(pid, 0) for pid in ours) / TICKS
 
 
 @contextlib.contextmanager

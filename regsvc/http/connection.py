@@ -19,6 +19,8 @@ from quart.wrappers.response import DataBody
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from regsvc.http.http11 import WHOLE
+
 WATCH = "regsvc.wait_disconnect"  # where a request's scope keeps what `wait_disconnect` awaits
 
 
@@ -73,9 +75,14 @@ class LeanConnection(TrioASGIHTTPConnection):
         asked = self._create_request_from_scope(send)
         asked.body.set_result(body)
         response = await self.app.handle_request(asked)
-        start = {"status": response.status_code, "headers": encode_headers(response.headers)}
-        await send(cast("Any", {"type": "http.response.start", **start}))
+        head = encode_headers(response.headers)
         whole = await _whole_answer(response)
+        at_once = cast("Any", self.scope["extensions"]).get(WHOLE)  # our own server has it
+        if whole is not None and at_once is not None:
+            await at_once(response.status_code, head, whole)
+            return
+        start = {"status": response.status_code, "headers": head}
+        await send(cast("Any", {"type": "http.response.start", **start}))
         if whole is None and self.scope["method"] != "HEAD":
             await _Stream(send, receive).carry(cast("Response", response))
         await send({"type": "http.response.body", "body": whole or b"", "more_body": False})

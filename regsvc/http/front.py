@@ -11,6 +11,7 @@ from typing import Final, cast
 
 import trio
 from quart import Quart, Request, Response
+from quart.routing import QuartRule
 from quart.sessions import NullSession, SecureCookieSessionInterface, SessionInterface
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
@@ -74,6 +75,8 @@ class Front(QuartTrio):
             for path in route.paths:
                 rule = path.translate(_RULE)
                 self.add_url_rule(rule, route.name, methods=[route.method, "OPTIONS"], provide_automatic_options=False)
+        rules = [cast("QuartRule", rule) for rule in self.url_map.iter_rules() if not rule.arguments]
+        self._plain = {(method, rule.rule): rule for rule in rules for method in rule.methods or ()}
 
     async def do_teardown_request(self, exc: BaseException | None, request_context: object = None) -> None:
         """Do nothing: there are no hooks, and looking for them costs every request."""
@@ -85,6 +88,13 @@ class Front(QuartTrio):
         """Route by path and method alone; what the client calls us does not matter."""
         if request is None:
             return None
+        rule = self._plain.get((request.method, request.path))
+        if rule is None:
+            return self._adapter(request)
+        request.url_rule, request.view_args = rule, {}  # found at a glance, so that Quart matches no more
+        return None
+
+    def _adapter(self, request: BaseRequestWebsocket) -> MapAdapter:
         return self.url_map.bind("regsvc", path_info=request.path, default_method=request.method)
 
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
@@ -135,8 +145,7 @@ class Front(QuartTrio):
         return await self._answers[asked.url_rule.endpoint](**(asked.view_args or {}))
 
     def _options(self, asked: Asked) -> Response:
-        adapter = self.create_url_adapter(asked)
-        methods = () if adapter is None else adapter.allowed_methods()
+        methods = self._adapter(asked).allowed_methods()
         answer = nothing()
         answer.headers["Allow"] = ", ".join(sorted(methods))
         return answer

@@ -9,6 +9,7 @@ Rule 3. One connection is one task. It reads a whole request, runs the app, writ
 Rule 4. Each wait for a client has a deadline: idle, head, body, and an answer that makes no progress.
 """
 
+import os
 from contextlib import suppress
 from typing import Any, cast
 
@@ -44,6 +45,8 @@ LEANED_ON = {  # what we override or call of the pinned Hypercorn, and its param
     "hypercorn.protocol.http_stream:HTTPStream.handle": "event",
     "hypercorn.protocol.http_stream:HTTPStream.app_send": "message",
     "hypercorn.protocol.http_stream:HTTPStream._send_error_response": "status_code",
+    "hypercorn.config:Config.response_headers": "protocol",
+    "hypercorn.utils:suppress_body": "method status_code",
 }
 
 READ_MAX = 16 * 1024  # bytes taken from the socket at once
@@ -76,6 +79,7 @@ class Connection(TCPServer):
         self._waiting = trio.CancelScope()
         self._watching = trio.CancelScope()
         self._listening = trio.Lock()
+        self._quick = False  # something was written since the last read without letting others run
 
     @property
     def busy(self) -> bool:
@@ -192,6 +196,7 @@ class Connection(TCPServer):
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
         self._ended = not data
+        self._quick = False
         return data
 
     async def _write(self, data: bytes) -> None:
@@ -199,6 +204,9 @@ class Connection(TCPServer):
         view, stalls = memoryview(data), self._door.limits.send_stalls
         if self._socket.fileno() < 0:  # nobody hears it; whoever speaks on and on must let others run all the same
             await trio.lowlevel.checkpoint()
+            return
+        view = view[self._write_at_once(view) :]
+        if not view:
             return
         with trio.CancelScope(deadline=trio.current_time() + stalls) as patience, suppress(*GONE):
             while view:
@@ -208,6 +216,16 @@ class Connection(TCPServer):
         if patience.cancelled_caught:
             self._cut(Cut.SLOW_READER)
         self._hang_up()
+
+    def _write_at_once(self, data: memoryview) -> int:
+        """Write what the kernel takes now, without waiting; once between two reads, which let others run."""
+        if self._quick:
+            return 0
+        self._quick = True
+        try:
+            return os.write(self._socket.fileno(), data)
+        except OSError:  # it takes nothing now, or the client is gone: whoever waits for it finds out
+            return 0
 
     def _hang_up(self) -> None:
         """Close at once, which also wakes whoever reads."""

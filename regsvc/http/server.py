@@ -5,6 +5,7 @@ idle ones open while it drains, and does not say what it cut. TLS, HTTP/2 and we
 """
 
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -136,10 +137,23 @@ async def _welcome(door: Door, stream: trio.SocketStream) -> None:
     await Connection(door, stream).run()
 
 
+class Dated(Config):
+    """Hypercorn's configuration, writing the date once a second rather than once an answer."""
+
+    _date: tuple[int, list[tuple[bytes, bytes]]] = (0, [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Return what every answer has."""
+        now = int(time.time())
+        if now != self._date[0]:
+            self._date = now, super().response_headers(protocol)
+        return self._date[1]
+
+
 def _config(grace: float) -> Config:
     if (found := version("hypercorn")) != HYPERCORN:
         raise RuntimeError(f"hypercorn {found} is installed, the guard was written for {HYPERCORN}")
-    config = Config()
+    config = Dated()
     config.accesslog = None  # it can be forged by %0d%0a; the app logs its requests itself
     config.errorlog = None  # errors go to `observe`
     config.include_server_header = False

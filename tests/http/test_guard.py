@@ -4,10 +4,13 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 import trio
+from quart import Response
+from quart_trio import QuartTrio
 
 import regsvc.http.server
 from regsvc.http.door import Door
@@ -225,3 +228,27 @@ async def test_a_connection_met_after_the_drain_began_gets_its_chance_and_no_mor
         await connection._door.context.terminated.set()
         with trio.fail_after(1):
             await connection.run()
+
+
+async def test_others_run_between_the_answers_to_pipelined_requests() -> None:
+    app, steps, seen = QuartTrio("busy"), count(), list[int]()
+
+    @app.get("/")
+    async def busy() -> Response:  # noqa: ASYNC124 - it waits for nothing, which is the point
+        seen.append(next(steps))
+        return Response("")
+
+    async def live() -> None:
+        while True:
+            next(steps)
+            await trio.lowlevel.checkpoint()
+
+    async with serving(app) as house, calling(house.port) as caller, trio.open_nursery() as nursery:
+        nursery.start_soon(live, name="others")
+        await caller.say(20 * GET)
+        for _ in range(20):
+            assert (await caller.answer()).status == 200
+        nursery.cancel_scope.cancel(reason="it was seen")
+    # Of two tasks that are ready either may be first, so now and then two answers follow each other all the same.
+    alone = sum(later == earlier + 1 for earlier, later in pairwise(seen))
+    assert alone < 15, f"answered without a pause: {seen}"

@@ -7,8 +7,10 @@ import tomllib
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import hypercorn.config
 import pytest
 import trio
 
@@ -53,6 +55,15 @@ async def test_another_hypercorn_is_refused_at_start(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(regsvc.http.server, "version", lambda _: "0.19.0")
     with listening_socket() as listening, pytest.raises(RuntimeError, match=r"0\.19\.0 is installed.*0\.18\.0"):
         await serve(tiny_app(), [listening.detach()], shutdown=trio.sleep_forever, observe=Told())
+
+
+def test_the_date_is_right_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    dated = regsvc.http.server._config(1.0).response_headers
+    for now, date in ((1.0, b"00:00:01"), (1.9, b"00:00:01"), (2.0, b"00:00:02")):
+        clock = partial(float, now)
+        monkeypatch.setattr(regsvc.http.server, "time", SimpleNamespace(time=clock))
+        monkeypatch.setattr(hypercorn.config, "time", clock)
+        assert dated("h11") == [(b"date", b"Thu, 01 Jan 1970 " + date + b" GMT")]
 
 
 # Sockets
