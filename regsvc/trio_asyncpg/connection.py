@@ -1,7 +1,7 @@
 """asyncpg's Connection, with what it leaves to asyncio done by Trio, and transactions that survive cancellation."""
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -175,15 +175,16 @@ class Connection(_Connection):
                 self._drop_global_statement_cache()
                 if self._protocol.is_in_transaction():
                     raise
-        return await super()._execute(  # type: ignore[misc]  # not in the stubs
-            query,
-            args,
-            limit,
-            timeout,
-            return_status=return_status,
-            ignore_custom_codec=ignore_custom_codec,
-            record_class=record_class,
-        )
+        with self._between_steps():
+            return await super()._execute(  # type: ignore[misc]  # not in the stubs
+                query,
+                args,
+                limit,
+                timeout,
+                return_status=return_status,
+                ignore_custom_codec=ignore_custom_codec,
+                record_class=record_class,
+            )
 
     async def _prepare(self, query: str, **knobs: Any) -> Any:
         self.dirty = self.dirty or not leaves_session_clean(query)
@@ -191,7 +192,18 @@ class Connection(_Connection):
 
     async def _executemany(self, query: str, *args: Any, **knobs: Any) -> Any:
         self.dirty = self.dirty or not leaves_session_clean(query)
-        return await super()._executemany(query, *args, **knobs)  # type: ignore[misc]  # not in the stubs
+        with self._between_steps():
+            return await super()._executemany(query, *args, **knobs)  # type: ignore[misc]  # not in the stubs
+
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Raise ConnectionLost where asyncpg prepared, lost the connection, and has no protocol left to go on with."""
+        try:
+            yield
+        except AttributeError as error:
+            if self._aborted:
+                raise ConnectionLost("the connection ended between two steps of a statement") from error
+            raise
 
     def _process_notification(self, pid: int, channel: str, payload: str) -> None:
         for stream in self.streams.get(channel, ()):

@@ -142,7 +142,7 @@ async def wait_carried(where: str, seconds: float = 30.0) -> None:
 
 async def check(ledger: Ledger, sink: Sink, where: str, *, interruptions: int, said: str) -> dict[str, int]:
     """Hold the record against the database, the mails and the log; return the counts worth publishing."""
-    assert ledger.unexpected == [], "I10: an answer that is a bug"
+    assert ledger.unexpected == [], f"I10, an answer that is a bug: {ledger.unexpected[:3]} {bugs(said)}"
     assert ledger.refused_codes == [], "I6: a code that did not work in its life"
     async with trio_asyncpg.open_connection(where) as connection:
         rows = await connection.fetch("SELECT id, email FROM registrations UNION ALL SELECT id, email FROM users")
@@ -173,3 +173,8 @@ async def check(ledger: Ledger, sink: Sink, where: str, *, interruptions: int, s
         "codes too late to try": len(ledger.late_codes),
         "slowest answer ms": round(1000 * ledger.slowest),
     }
+
+
+def bugs(said: str) -> list[str]:
+    """Return the lines that tell of bugs."""
+    return [line for line in said.splitlines() if '"http_bug"' in line or '"actor_crashed"' in line][:3]

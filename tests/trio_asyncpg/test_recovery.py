@@ -2,6 +2,7 @@
 
 import struct
 import time
+from typing import Any
 
 import asyncpg
 import pytest
@@ -36,6 +37,30 @@ async def test_a_crash_while_connections_are_being_opened_is_nobodys_error(serve
                 await trio.lowlevel.checkpoint()
             server.restart("immediate")
             assert await pool.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("how", ["fetchval", "executemany"])
+async def test_a_connection_that_ends_between_preparing_and_executing_is_lost(
+    server: Cluster, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    theirs: Any = asyncpg.Connection  # of whose inside the stubs say nothing
+    prepared = theirs._get_statement
+
+    async def cut(self: Any, *args: object, **knobs: object) -> object:
+        statement = await prepared(self, *args, **knobs)
+        self._abort()
+        return statement
+
+    async with trio_asyncpg.open_pool(server.dsn, min_size=1, max_size=1) as pool:
+        async with pool.acquire() as held:
+            with monkeypatch.context() as patch:
+                patch.setattr(theirs, "_get_statement", cut)
+                with pytest.raises(trio_asyncpg.ConnectionLost):
+                    if how == "fetchval":
+                        await held.fetchval("SELECT $1::int", 1)
+                    else:
+                        await held.executemany("SELECT $1::int", [(1,)])
+        assert await pool.fetchval("SELECT 1") == 1
 
 
 async def test_statements_under_way_learn_of_a_crash_and_later_ones_work(server: Cluster) -> None:
