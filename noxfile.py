@@ -57,7 +57,8 @@ def tests(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, floors and SQL."""
     session.install("-q", "-e", ".[lint]")
-    python_files = [str(path) for folder in ("regsvc", "tests", "benchmarks") for path in Path(folder).rglob("*.py")]
+    folders = ("regsvc", "tests", "benchmarks", "docs")
+    python_files = [str(path) for folder in folders for path in Path(folder).rglob("*.py")]
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("flake8-async", *FLAKE8_ASYNC, *python_files)

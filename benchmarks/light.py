@@ -1,7 +1,8 @@
 """Light requests a second and worker: `GET /v1/users/me` and `/livez`, ours beside FastAPI + uvicorn + asyncpg.
 
 One database, one user, one access token; one worker each. They take turns, several rounds, each round beginning with
-another one; a ratio is the median of the rounds' own ratios. The peer logs its requests by default, as ours does.
+another one; a ratio is the median of the rounds' own ratios. The peer logs its requests by default, as ours does; it
+verifies the token's signature at each request, as PyJWT does, where ours remembers the tokens whose signature was right.
 """
 
 import contextlib
