@@ -2,7 +2,7 @@
 
 One database, one user, one access token; one worker each. They take turns, several rounds, each round beginning with
 another one; a ratio is the median of the rounds' own ratios. The peer logs its requests by default, as ours does; it
-verifies the token's signature at each request, as PyJWT does, where ours remembers the tokens whose signature was right.
+verifies the token's signature at each request, as PyJWT does, where ours remembers tokens whose signature was right.
 """
 
 import contextlib
