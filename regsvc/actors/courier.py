@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from math import inf
 from typing import Final, assert_never
 
 import trio
@@ -40,6 +41,7 @@ from regsvc.ports import Crypto, Dispatch, Mailbag, Transport, Unavailable
 SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that is being written down
 AWAY_WAIT: Final = 0.1  # seconds between tries while the database is away, doubled up to AWAY_WAIT_MAX
 AWAY_WAIT_MAX: Final = 1.0
+DRAIN_AWAY: Final = 2.0  # seconds of a drain in which a database that is away is waited for, with nothing in hand
 CONTESTED_WAIT: Final = 0.1  # seconds; a due mail that we could not lease is being taken by another mailer
 
 
@@ -124,6 +126,7 @@ class _Courier:
         self._poll_at = trio.current_time()
         self._more = False  # the last lease was as large as there was room: more may wait
         self._sent_before: int | None = None  # when the drain began; None while nobody asked for one
+        self._patient_until = inf  # on Trio's clock: how long a drain waits for the database
 
     # ------------------------------------------------------------------------------------ beside the mails
 
@@ -132,6 +135,7 @@ class _Courier:
         async for _ in bell:
             self._ring()
         self._sent_before = self._tally.statistics().sent
+        self._patient_until = trio.current_time() + DRAIN_AWAY
         self._ring()
 
     async def renew(self) -> None:
@@ -156,6 +160,9 @@ class _Courier:
                 backoff = AWAY_WAIT
             except Unavailable as away:
                 observe.database_away(str(away))
+                if not self._trips and trio.current_time() >= self._patient_until:
+                    self._note_drained(None)  # what waits there, the next mailer will find
+                    return
                 wait, backoff = backoff, min(backoff * 2, AWAY_WAIT_MAX)
             with trio.move_on_after(wait):
                 await self._woken.receive()
@@ -212,13 +219,16 @@ class _Courier:
 
     async def _account(self) -> None:
         """Say how the drain ended."""
-        handed_over = self._tally.statistics().sent - (self._sent_before or 0)
         left: int | None = None
         try:
             counts = await self._mailbag.counts()
             left = counts.ready + counts.leased
         except Unavailable as away:
             observe.database_away(str(away))
+        self._note_drained(left)
+
+    def _note_drained(self, left: int | None) -> None:
+        handed_over = self._tally.statistics().sent - (self._sent_before or 0)
         self._tally.note(drained=Drained(handed_over, left))
 
     # --------------------------------------------------------------------------------------------- one mail

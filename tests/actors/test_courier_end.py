@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from regsvc.actors import keeper
+from regsvc.actors.courier import DRAIN_AWAY
 from regsvc.actors.tally import Drained, Pace
 from regsvc.domain.delivery import Accepted, Letter, Outage, Outcome
 from regsvc.domain.values import ResetToken
@@ -81,6 +82,29 @@ async def test_a_drain_is_not_ended_by_one_lost_connection(autojump_clock: MockC
             office.post.post(f"p{n}@example.org")
         office.bell.close()
     assert office.post.states().count("sent") >= 2, "the one that was put off is due later"
+
+
+async def test_a_drain_does_not_wait_to_its_end_for_a_database_that_is_away(autojump_clock: MockClock) -> None:
+    office = Office()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(office.run)
+        office.post.trouble.away = True
+        began = trio.current_time()
+        office.bell.close()
+    assert DRAIN_AWAY <= trio.current_time() - began < DRAIN_AWAY + 2
+    assert office.tally.statistics().drained == Drained(handed_over=0, left=None)
+
+
+async def test_a_drain_waits_for_a_database_that_comes_back(autojump_clock: MockClock) -> None:
+    office = Office()
+    office.post.post("someone@example.org")
+    office.post.trouble.away = True
+    async with trio.open_nursery() as nursery:
+        await nursery.start(office.run)
+        office.bell.close()
+        await trio.sleep(DRAIN_AWAY / 2)
+        office.post.trouble.away = False
+    assert office.post.states() == ["sent"]
 
 
 async def test_a_drain_does_not_know_what_is_left_without_a_database(autojump_clock: MockClock) -> None:
