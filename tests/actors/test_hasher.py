@@ -321,7 +321,7 @@ async def _note(into: set[int], what: Callable[[], int]) -> None:
     into.add(await trio.to_thread.run_sync(what))
 
 
-async def test_whether_a_hash_is_outdated_is_the_scheme_s_to_say_at_once() -> None:
+def test_whether_a_hash_is_outdated_is_the_scheme_s_to_say_at_once() -> None:
     gate = Gate()
     passwords = Hasher(gate, threads=1, queue=1, deadline=DEADLINE)  # it need not even run
     assert passwords.outdated("old")
