@@ -27,6 +27,7 @@ LARGE = (
     "tests/store/test_races_people.py",
     "tests/trio_asyncpg/test_cancellation.py",
 )
+SERVICES = ("tests/chaos", "tests/e2e")
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_missing_interpreters = True
 
@@ -47,11 +48,25 @@ def tests(session: nox.Session) -> None:
     """Run the tests with branch coverage; extra words go to pytest."""
     session.install("-q", "-e", ".[test]")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if session.posargs:
+        session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    else:
+        _test_all(session)
     session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
     if not session.posargs:
         session.run("coverage", "report", "--fail-under=97")
         session.run("coverage", "report", "--include=regsvc/domain/*,regsvc/flows/*", "--fail-under=100")
+
+
+def _test_all(session: nox.Session) -> None:
+    """Run those tests that start services beside all the others: they wait for processes more than they compute."""
+    pytest = ("coverage", "run", "-m", "pytest")
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(session.run, *pytest, *SERVICES, silent=True)
+        try:
+            session.run(*pytest, *(f"--ignore={path}" for path in SERVICES))
+        finally:
+            session.log("The tests of whole services said:\n%s", beside.result())
 
 
 @nox.session

@@ -122,6 +122,23 @@ def test_a_wrong_secret_is_not_repeated() -> None:
     assert "xyzzy" not in refusal(DATABASE_URL="mysql://root:xyzzy@db/x")
 
 
+def test_an_admin_token_has_to_be_one_that_can_be_shown() -> None:
+    token = "a-token.of_the~kind+that/goes=="
+    shown = f"{token:a>40}"
+    assert load_settings({"REGSVC_ADMIN_TOKEN": shown}).admin_token == Secret(shown)
+    for wrong in ("too-short", f"{LONG} with blanks", "ä" * 40):
+        assert "REGSVC_ADMIN_TOKEN: got a value that is not shown, takes 32 or more" in refusal(
+            REGSVC_ADMIN_TOKEN=wrong
+        )
+
+
+def test_what_lives_shorter_than_its_parts_is_refused() -> None:
+    for name in ("REFRESH_TTL", "ACCESS_TTL"):
+        line = refusal(**{"REGSVC_SESSION_MAX": "60", f"REGSVC_{name}": "61"})
+        assert f"REGSVC_{name} is above SESSION_MAX" in line
+    assert "REGSVC_VERIFY_CODE_LENGTH: got '5', takes a whole number, 6 to 10" in refusal(REGSVC_VERIFY_CODE_LENGTH="5")
+
+
 def test_production_says_all_that_it_lacks_at_once() -> None:
     line = refusal(REGSVC_PROFILE="production")
     assert all(name in line for name in ("REGSVC_SECRET (32", "REGSVC_PUBLIC_URL", "REGSVC_MAIL_CHANNEL other than"))

@@ -28,7 +28,7 @@ from regsvc.domain.account import DuplicatePolicy
 from regsvc.domain.values import Secret
 from regsvc.http.server import Cut
 from regsvc.settings import Settings, load_settings
-from regsvc.world import building, running
+from regsvc.world import building, running, verbs
 from tests.lines import Lines
 
 QUICK = 10.0  # seconds, for what takes milliseconds
@@ -376,3 +376,12 @@ def test_the_openapi_document_is_the_one_that_is_served(scene: Scene) -> None:
 
 def test_sql_and_the_package_s_data_lie_where_an_editable_install_finds_them() -> None:
     assert (Path(world.__file__).parents[2] / "sql" / "migrations").is_dir()
+
+
+async def test_a_verb_hashes_as_the_service_does() -> None:
+    passwords = verbs.OneByOne(building.scheme(settings()))
+    stored = await passwords.hash(Secret("a password"))
+    assert await passwords.check(Secret("a password"), [stored, "!"]) == [True, False]
+    assert await passwords.check(Secret("a password"), []) == []
+    assert not passwords.outdated(stored)
+    assert passwords.outdated("!")
