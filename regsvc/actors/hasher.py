@@ -56,7 +56,7 @@ class Scheme(Protocol):
         """Tell whether `password` is the one of `stored`; an unreadable one is wrong, after the same work."""
         ...
 
-    def waste(self) -> None:
+    def waste(self, password: Secret) -> None:
         """Do the work of a check for nothing."""
         ...
 
@@ -120,7 +120,7 @@ class Hasher:
     async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
         """Check against each; see ports.Passwords. All are admitted, or none; nobody costs as much as somebody."""
         if not stored:
-            await self._do([self._scheme.waste])
+            await self._do([partial(self._scheme.waste, password)])
             return []
         works = [partial(self._scheme.check, password, one) for one in stored]
         return [bool(right) for right in await self._do(works)]

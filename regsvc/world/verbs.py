@@ -69,7 +69,7 @@ class OneByOne:
     async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
         """Check against each; for nobody the same work is done, as everywhere."""
         if not stored:
-            await trio.to_thread.run_sync(self.scheme.waste, limiter=self.limiter)
+            await trio.to_thread.run_sync(self.scheme.waste, password, limiter=self.limiter)
         return [await trio.to_thread.run_sync(self.scheme.check, password, one, limiter=self.limiter) for one in stored]
 
     def outdated(self, stored: str) -> bool:

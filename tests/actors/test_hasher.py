@@ -45,8 +45,8 @@ class Gate:
         self._work(f"{password.reveal()} against {stored}")
         return stored == "right"
 
-    def waste(self) -> None:
-        self._work("waste")
+    def waste(self, password: Secret) -> None:
+        self._work(f"waste {password.reveal()}")
 
     def outdated(self, stored: str) -> bool:
         return stored == "old"
@@ -112,7 +112,7 @@ async def test_nobody_costs_as_much_as_somebody() -> None:
     async with running(gate) as (passwords, _):
         assert await passwords.check(Secret("x"), []) == []
         assert await passwords.check(Secret("x"), ["right"]) == [True]
-    assert gate.worked == ["waste", "x against right"]
+    assert gate.worked == ["waste x", "x against right"]
 
 
 async def test_as_many_as_there_are_threads_and_the_others_in_turn(mock_clock: MockClock) -> None:

@@ -129,7 +129,7 @@ def test_no_stored_text_raises(stored: str) -> None:
 
 def test_waste_is_the_work_of_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Work(monkeypatch)
-    Bcrypt(KEYS, rounds=5).waste()
+    Bcrypt(KEYS, rounds=5).waste(Secret("x"))
     assert not Bcrypt(KEYS, rounds=5).check(Secret("x"), "no hash")
     assert work.rounds == [5, 5]
 
@@ -252,7 +252,7 @@ def test_what_other_systems_take_at_most_is_read() -> None:
 @pytest.mark.parametrize("scheme", [Bcrypt(KEYS, rounds=12), Argon2id(KEYS, memory=65536, passes=3)])
 def test_the_gil_is_let_go_while_a_hash_is_made(scheme: Scheme) -> None:
     """This thread goes on working while another hashes: it sees the clock tick all the time."""
-    hashing = threading.Thread(target=scheme.waste)
+    hashing = threading.Thread(target=scheme.waste, args=(Secret("x"),))
     began = last = time.perf_counter()
     longest = 0.0
     hashing.start()
@@ -319,7 +319,7 @@ def test_no_password_is_never_right_and_costs_what_a_right_one_does(
     assert not BY_BCRYPT.check(Secret(password), stored)
     assert (work.rounds, passes.cost) == ([4], [])
     assert not BY_ARGON.check(Secret(password), stored)
-    BY_ARGON.waste()
+    BY_ARGON.waste(Secret(password))
     assert (work.rounds, passes.cost) == ([4], [38912, 38912])
 
 

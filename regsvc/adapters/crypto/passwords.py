@@ -65,9 +65,14 @@ class Scheme(ABC):
     def opens(self, password: Secret, stored: str) -> bool | None:
         """Check a password; None, before any work, for a hash that this scheme cannot read."""
 
+    @property
     @abstractmethod
-    def waste(self) -> None:
-        """Do the work of one check for nothing: an unknown user must cost what a known one does."""
+    def nobody(self) -> str:
+        """A hash that no password opens, and that costs what those do which `hash` makes."""
+
+    def waste(self, password: Secret) -> None:
+        """Do the work of one check for nothing, step by step: an unknown user must cost what a known one does."""
+        self.opens(password, self.nobody)
 
     @abstractmethod
     def outdated(self, stored: str) -> bool:
@@ -77,7 +82,7 @@ class Scheme(ABC):
         """Check a password; a hash that cannot be read, or is under another pepper, costs the same and is False."""
         right = self.opens(password, stored)
         if right is None:
-            self.waste()
+            self.waste(password)
         return right is True
 
 
@@ -111,9 +116,10 @@ class Bcrypt(Scheme):
         except ValueError:  # looks like a hash, but bcrypt cannot decode its salt; it says so before it works
             return None
 
-    def waste(self) -> None:
-        """Do the work of one check for nothing."""
-        bcrypt.hashpw(bytes(64), bcrypt.gensalt(self.rounds))
+    @property
+    def nobody(self) -> str:
+        """A hash that no password opens."""
+        return f"bcrypt-hmac-sha384${self.keys.pepper_id}$2b${self.rounds:02}${'.' * 53}"
 
     def outdated(self, stored: str) -> bool:
         """Tell whether it is of another scheme, under another pepper, of other rounds, or bare."""
@@ -150,9 +156,11 @@ class Argon2id(Scheme):
         except argon2.exceptions.VerificationError:  # looks like a hash, but argon2 cannot decode it
             return None
 
-    def waste(self) -> None:
-        """Do the work of one check for nothing."""
-        self._made(bytes(64))
+    @property
+    def nobody(self) -> str:
+        """A hash that no password opens."""
+        cost = f"$argon2id$v=19$m={self.memory},t={self.passes},p={self.lanes}"
+        return f"argon2id-hmac-sha384${self.keys.pepper_id}{cost}${'A' * 22}${'A' * 43}"
 
     def outdated(self, stored: str) -> bool:
         """Tell whether it is of another scheme, under another pepper, of another cost, or bare."""
@@ -184,9 +192,10 @@ class Hashes(Scheme):
                 return right
         return None
 
-    def waste(self) -> None:
-        """Do the work of one check by the chosen scheme."""
-        self.chosen.waste()
+    @property
+    def nobody(self) -> str:
+        """A hash that no password opens, of the chosen scheme."""
+        return self.chosen.nobody
 
     def outdated(self, stored: str) -> bool:
         """Tell whether the chosen scheme would not make it as it is."""
