@@ -58,7 +58,7 @@ async def test_imported_people_log_in_with_their_old_passwords_and_are_upgraded(
     upgraded = stored(service, "moved-1@example.test")
     assert upgraded.startswith("bcrypt-hmac-sha384$")
     assert "$05$" in upgraded
-    command(service, "user", "import", str(file), status=1)  # all of them are there: refused, line by line
+    command(service, "user", "import", str(file), status=1)  # whoever was upgraded is not as his line says
     assert stored(service, "moved-1@example.test") == upgraded
     if number >= 100_000:
         assert took <= PROMISED
