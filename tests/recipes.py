@@ -58,7 +58,7 @@ CHANGING: Final = (
     (re.compile(r"\b\d{4}-\d\d-\d\dT…Z"), "TIME"),
     (re.compile(r'(?<=")(eyJ[\w-]{9}|[\w-]{8})…'), "TOKEN"),
     (re.compile(r"\b[0-9a-f]{16}\b"), "KEY"),
-    (re.compile(r"\b\d+\.\d{3}\b"), "MILLISECONDS"),
+    (re.compile(r'(?<="latency_ms": )[\d.]+'), "MILLISECONDS"),
 )
 
 

@@ -1,7 +1,7 @@
 """Keys and secrets are exchanged while people work: nobody's request fails for it.
 
 Two services on one database stand behind what a proxy would be: it knows which of them takes part, and a service is
-taken out before it is told to stop, as in every deployment behind one.
+taken out, and has answered what it was asked, before it is told to stop, as in every deployment behind one.
 """
 
 import json
@@ -42,15 +42,20 @@ def services() -> Iterator[list[Service]]:
 class Proxy(httpx.AsyncBaseTransport):
     """Sends each request to the next service that takes part, on a connection of its own."""
 
-    def __init__(self, services: list[Service]) -> None:
+    def __init__(self, services: list[Service], under_way: Counter[int]) -> None:
         self._services = services
+        self._under_way = under_way  # requests, by port
         self._turn = count()
         self._way = httpx.AsyncHTTPTransport(verify=PLAIN, limits=httpx.Limits(max_keepalive_connections=0))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         service = self._services[next(self._turn) % len(self._services)]
         request.url = request.url.copy_with(port=service.port)
-        return await self._way.handle_async_request(request)
+        self._under_way[service.port] += 1
+        try:
+            return await self._way.handle_async_request(request)
+        finally:
+            self._under_way[service.port] -= 1
 
 
 @dataclass
@@ -59,12 +64,20 @@ class Crowd:
 
     failed: list[str] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
+    under_way: Counter[int] = field(default_factory=Counter)
     over: bool = False
+
+    def has_heard_from(self, service: Service) -> bool:
+        """Tell whether a service has answered all that it was asked."""
+        return self.under_way[service.port] == 0
 
     async def live(self, services: list[Service], number: int) -> None:
         """Be one of them."""
         async with httpx.AsyncClient(
-            base_url=services[0].url, transport=Proxy(services), timeout=30, headers={"Connection": "close"}
+            base_url=services[0].url,
+            transport=Proxy(services, self.under_way),
+            timeout=30,
+            headers={"Connection": "close"},
         ) as http:
             person = Person(http, new_email(f"crowd-{number}"))
             try:
@@ -152,6 +165,7 @@ async def test_a_new_secret_under_load(services: list[Service]) -> None:
             for service in services:
                 service.environ = {**service.environ, **{f"REGSVC_{name}": value for name, value in step.items()}}
                 part.remove(service)
+                await until(partial(crowd.has_heard_from, service))
                 assert await trio.to_thread.run_sync(service.terminate) == 0
                 await trio.to_thread.run_sync(service.start)
                 part.append(service)
