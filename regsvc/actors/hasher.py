@@ -112,12 +112,12 @@ class Hasher:
         self._mean = FIRST_GUESS.total_seconds()
         self._complaints = _OncePerSecond()
 
-    async def hash(self, password: Secret) -> str:
+    async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store; see ports.Passwords. Cancelled: the job gives up its place."""
         [stored] = await self._do([partial(self._scheme.hash, password)])
         return str(stored)
 
-    async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
+    async def check(self, password: Secret, stored: Sequence[str], client: str | None = None) -> Sequence[bool]:
         """Check against each; see ports.Passwords. All are admitted, or none; nobody costs as much as somebody."""
         if not stored:
             await self._do([partial(self._scheme.waste, password)])

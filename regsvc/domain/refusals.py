@@ -35,6 +35,7 @@ class Refusal(Enum):
     NO_SUCH_SESSION = "no_such_session"
     NO_SUCH_MAIL = "no_such_mail"
     LAST_ADMIN = "last_admin"
+    RATE_LIMITED = "rate_limited"
 
 
 @dataclass(frozen=True, slots=True)

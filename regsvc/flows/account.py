@@ -17,6 +17,7 @@ from regsvc.domain import account
 from regsvc.domain.account import Address, Claim, Owner, Proof, Step
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.values import Email, EmailKey, Locale, Secret, Username
+from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords
 
@@ -95,7 +96,7 @@ class Accounts:
     rules: account.Rules
     patience: timedelta = field(default=timedelta(seconds=5))
 
-    async def register(self, form: Registration) -> Registered | Refused:
+    async def register(self, form: Registration, errand: Errand = PLAIN) -> Registered | Refused:
         """Claim an address: when this returns, the registration is stored and its mail is under way."""
         key = form.email.key
         # A look without the lock spares the hash where the answer is no already; only the lock decides a yes.
@@ -107,7 +108,7 @@ class Accounts:
         glimpse = account.register(state, event, now, self.rules).outcome
         if isinstance(glimpse, Refused):
             return self._refused("registration_refused", key, glimpse)
-        event = replace(event, password_hash=await self.passwords.hash(form.password))
+        event = replace(event, password_hash=await self.passwords.hash(form.password, errand.client))
         step, now = await self._decide(key, lambda state, now: account.register(state, event, now, self.rules))
         if isinstance(step.outcome, Refused):
             return self._refused("registration_refused", key, step.outcome)
@@ -119,10 +120,10 @@ class Accounts:
             account.resend_available_at(step.state, now, self.rules),
         )
 
-    async def activate(self, who: Credentials, code: Secret) -> Activated | Refused:
+    async def activate(self, who: Credentials, code: Secret, errand: Errand = PLAIN) -> Activated | Refused:
         """Turn a registration into the account of its address, if password and code are its own and the code lives."""
         key = who.email.key
-        proof = await self._prove(who)
+        proof = await self._prove(who, errand)
         if isinstance(proof, Refused):
             return self._refused("activation_refused", key, proof)
         macs = {subject: self.crypto.macs(subject, ACTIVATE, code) for subject in proof.hashes}
@@ -134,10 +135,10 @@ class Accounts:
         observe.emit("activation_succeeded", user_id=str(owner.id), address=self.crypto.pseudonym(key))
         return Activated(owner.id, owner.email, owner.activated_at)
 
-    async def resend(self, who: Credentials) -> Resent | Refused:
+    async def resend(self, who: Credentials, errand: Errand = PLAIN) -> Resent | Refused:
         """Send a new code; the older one stops working when the new one is handed over."""
         key = who.email.key
-        proof = await self._prove(who)
+        proof = await self._prove(who, errand)
         if isinstance(proof, Refused):
             return self._refused("resend_refused", key, proof)
         event = account.Resend(proof)
@@ -147,9 +148,9 @@ class Accounts:
         observe.emit("resend_accepted", registration_id=str(step.outcome.id), address=self.crypto.pseudonym(key))
         return Resent(step.outcome.email, account.resend_available_at(step.state, now, self.rules))
 
-    async def standing(self, who: Credentials, wait: timedelta) -> Standing | Refused:
+    async def standing(self, who: Credentials, wait: timedelta, errand: Errand = PLAIN) -> Standing | Refused:
         """Tell how the registration stands; waits up to `wait` for its mail to leave."""
-        proof = await self._prove(who)
+        proof = await self._prove(who, errand)
         if isinstance(proof, Refused):
             return proof
         until = trio.current_time() + wait.total_seconds()
@@ -166,11 +167,11 @@ class Accounts:
                 return Standing(claim.id, claim.email, status.mail, status.code_expires_at, available_at)
             await self.news.wait(claim.id, min(left, ASK_AGAIN))
 
-    async def _prove(self, who: Credentials) -> Proof | Refused:
+    async def _prove(self, who: Credentials, errand: Errand) -> Proof | Refused:
         """Check the password against everyone who has one here; nobody costs as much as somebody."""
         state, _ = await self.directory.look(who.email.key)
         subjects: list[Claim | Owner] = [*state.claims, *([state.owner] if state.owner else [])]
-        right = await self.passwords.check(who.password, [subject.password_hash for subject in subjects])
+        right = await self.passwords.check(who.password, [s.password_hash for s in subjects], errand.client)
         opened = {s.id: s.password_hash for s, ok in zip(subjects, right, strict=True) if ok}
         return Proof(opened) if opened else Refused(Refusal.INVALID_CREDENTIALS)
 

@@ -13,6 +13,7 @@ from regsvc.domain.profile import Changed, Missed
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending, Role, User
 from regsvc.domain.values import Email, Locale, PasswordRules, Secret, Username
+from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.recovery import RESET
 from regsvc.flows.session import Visitor, log_ended
 from regsvc.flows.transaction import ring_for, transaction
@@ -75,9 +76,9 @@ class Profiles:
         observe.emit("profile_changed", user_id=str(after.id), fields=" ".join(fields))
         return after
 
-    async def remove(self, visitor: Visitor, password: Secret) -> Refused | None:
+    async def remove(self, visitor: Visitor, password: Secret, errand: Errand = PLAIN) -> Refused | None:
         """Delete the account and all that is its own; the address is free again."""
-        if not await self._right(visitor, password):
+        if not await self._right(visitor, password, errand):
             return _refused(visitor, _WRONG)
         async with transaction(self.begin, self.patience) as unit:
             mine = await _lock(unit, visitor, checked=True)
@@ -91,15 +92,17 @@ class Profiles:
         observe.emit("user_deleted", user_id=str(user.id))
         return None
 
-    async def change_password(self, visitor: Visitor, current: Secret, new: Secret) -> Refused | None:
+    async def change_password(
+        self, visitor: Visitor, current: Secret, new: Secret, errand: Errand = PLAIN
+    ) -> Refused | None:
         """Give the account another password: its other sessions end, and what would reset it is worth nothing."""
         user = visitor.user
         flaw = self.password_rules.flaw(new, Email(user.email, user.email_key), user.username)
         if flaw is not None:
             return _refused(visitor, Refused(Refusal.WEAK_PASSWORD, flaw=flaw, field="new_password"))
-        if not await self._right(visitor, current):
+        if not await self._right(visitor, current, errand):
             return _refused(visitor, _WRONG)
-        hashed = await self.passwords.hash(new)
+        hashed = await self.passwords.hash(new, errand.client)
         async with transaction(self.begin, self.patience) as unit:
             mine = await _lock(unit, visitor, checked=True)
             if isinstance(mine, Refused):
@@ -116,9 +119,11 @@ class Profiles:
         log_ended(user.id, Ending.PASSWORD_CHANGED, ended)
         return None
 
-    async def propose_email(self, visitor: Visitor, email: Email, password: Secret) -> Proposed | Refused:
+    async def propose_email(
+        self, visitor: Visitor, email: Email, password: Secret, errand: Errand = PLAIN
+    ) -> Proposed | Refused:
         """Mail a code to the address that the account is to have; the address it has stays until the code is shown."""
-        if not await self._right(visitor, password):
+        if not await self._right(visitor, password, errand):
             return _refused(visitor, _WRONG)
         async with transaction(self.begin, self.patience) as unit:
             there, _ = await unit.accounts.load(email.key)
@@ -136,7 +141,7 @@ class Profiles:
         observe.emit("email_change_asked", user_id=str(user.id), address=self.crypto.pseudonym(email.key))
         return Proposed(email.address)
 
-    async def confirm_email(self, visitor: Visitor, code: Secret) -> User | Refused:
+    async def confirm_email(self, visitor: Visitor, code: Secret, errand: Errand = PLAIN) -> User | Refused:
         """Give the account the address that it proved; whoever claimed that address without proof has it no more."""
         macs = self.crypto.macs(visitor.user.id, CHANGE_EMAIL, code)
         async with transaction(self.begin, self.patience) as unit:
@@ -174,9 +179,9 @@ class Profiles:
                 await unit.accounts.save(key, there, replace(there, claims=()))
         return step
 
-    async def _right(self, visitor: Visitor, password: Secret) -> bool:
+    async def _right(self, visitor: Visitor, password: Secret, errand: Errand) -> bool:
         """Check the password against the hash that the visitor was read with."""
-        [right] = await self.passwords.check(password, [visitor.user.password_hash])
+        [right] = await self.passwords.check(password, [visitor.user.password_hash], errand.client)
         return right
 
 

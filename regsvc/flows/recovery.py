@@ -17,6 +17,7 @@ from regsvc.domain.delivery import Letter
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending
 from regsvc.domain.values import Email, PasswordRules, ResetToken, Secret
+from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.session import log_ended
 from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Members, Passwords
@@ -38,15 +39,17 @@ class Recovery:
     password_rules: PasswordRules
     patience: timedelta = field(default=timedelta(seconds=5))
 
-    async def forgot(self, email: Email) -> None:
+    async def forgot(self, email: Email, errand: Errand = PLAIN) -> None:
         """Mail what opens a new password, if there is an account."""
-        await self._ask(email, Letter.RESET, _owner)
+        await self._ask(email, Letter.RESET, _owner, errand)
 
-    async def send_code(self, email: Email) -> None:
+    async def send_code(self, email: Email, errand: Errand = PLAIN) -> None:
         """Mail the code that is a proof alone, if there is a registration and no account."""
-        await self._ask(email, Letter.VERIFY, _claimant)
+        await self._ask(email, Letter.VERIFY, _claimant, errand)
 
-    async def _ask(self, email: Email, letter: Letter, whose: Callable[[Address, datetime], UUID | None]) -> None:
+    async def _ask(
+        self, email: Email, letter: Letter, whose: Callable[[Address, datetime], UUID | None], errand: Errand
+    ) -> None:
         nobody = self.crypto.new_id()
         async with transaction(self.begin, self.patience) as unit:
             before, now = await unit.accounts.load(email.key)
@@ -57,14 +60,14 @@ class Recovery:
         if mails:
             observe.emit("letter_asked", letter=letter.value, address=self.crypto.pseudonym(email.key))
 
-    async def reset(self, token: ResetToken | None, password: Secret) -> Refused | None:
+    async def reset(self, token: ResetToken | None, password: Secret, errand: Errand = PLAIN) -> Refused | None:
         """Give an account the password: its first one too. All its sessions end, and its owner is told."""
-        refused = _INVALID if token is None else await self._reset(token, password)
+        refused = _INVALID if token is None else await self._reset(token, password, errand)
         if refused is not None:
             observe.emit("reset_refused", refusal=refused.why.value)
         return refused
 
-    async def _reset(self, token: ResetToken, password: Secret) -> Refused | None:
+    async def _reset(self, token: ResetToken, password: Secret, errand: Errand) -> Refused | None:
         macs = self.crypto.macs(token.subject, RESET, token.secret)
         # A look without the lock spares the hash where the answer is no already; only the lock decides a yes.
         alive = await self.members.code_alive(token.subject, RESET, macs)
@@ -74,7 +77,7 @@ class Recovery:
         flaw = self.password_rules.flaw(password, Email(user.email, user.email_key), user.username)
         if flaw is not None:
             return Refused(Refusal.WEAK_PASSWORD, flaw=flaw, field="new_password")
-        hashed = await self.passwords.hash(password)
+        hashed = await self.passwords.hash(password, errand.client)
         async with transaction(self.begin, self.patience) as unit:
             found = await unit.people.lock(token.subject)
             if found is None:

@@ -16,6 +16,7 @@ from regsvc.domain.delivery import Effect
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending, Link, Opened, Person, Repeated, Reused, Rotated, Session, User
 from regsvc.domain.values import Email, Secret, Username
+from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Directory, Members, Passwords, Tokens, Unavailable, Unit
 
@@ -87,12 +88,14 @@ class Sessions:
     address_rules: account.Rules
     patience: timedelta = field(default=timedelta(seconds=5))
 
-    async def login(self, who: Email | Username, password: Secret, where: Where) -> Admitted | Refused:
+    async def login(
+        self, who: Email | Username, password: Secret, where: Where, errand: Errand = PLAIN
+    ) -> Admitted | Refused:
         """Open a session for whoever has the password; only he is told that the account is not active or disabled."""
         outcome: Admitted | Refused = _INVALID
         for _ in range(LOOKS):
-            known = await self._known(who, password)
-            outcome = known if isinstance(known, Refused) else await self._enter(known, password, where)
+            known = await self._known(who, password, errand)
+            outcome = known if isinstance(known, Refused) else await self._enter(known, password, where, errand)
             if isinstance(known, Refused) or outcome != _INVALID:
                 break
         if isinstance(outcome, Refused):
@@ -100,7 +103,7 @@ class Sessions:
             observe.emit("login_refused", refusal=outcome.why.value, address=address)
         return outcome
 
-    async def _known(self, who: Email | Username, password: Secret) -> _Known | Refused:
+    async def _known(self, who: Email | Username, password: Secret, errand: Errand) -> _Known | Refused:
         """Check the password: one read and one check, whoever is asked for; nobody costs as much as somebody."""
         owner: Owner | User | None
         if isinstance(who, Email):
@@ -108,13 +111,15 @@ class Sessions:
             owner, claims = state.owner, [claim.password_hash for claim in state.claims if now < claim.expires_at]
         else:
             owner, claims = await self.members.by_username(who.key), []
-        right = await self.passwords.check(password, [owner.password_hash] if owner is not None else claims)
+        right = await self.passwords.check(
+            password, [owner.password_hash] if owner is not None else claims, errand.client
+        )
         if not any(right):
             return _INVALID
         return Refused(Refusal.NOT_ACTIVATED) if owner is None else _Known(owner.id, owner.password_hash)
 
-    async def _enter(self, known: _Known, password: Secret, where: Where) -> Admitted | Refused:
-        anew = await self._hashed_anew(known.password_hash, password)
+    async def _enter(self, known: _Known, password: Secret, where: Where, errand: Errand) -> Admitted | Refused:
+        anew = await self._hashed_anew(known.password_hash, password, errand)
         token = self.crypto.new_refresh()
         async with transaction(self.begin, self.patience) as unit:
             entered = await self._open(unit, known.user, token, where, known.password_hash)
@@ -126,16 +131,16 @@ class Sessions:
             observe.emit("password_upgraded", user_id=str(known.user))
         return self._welcome(entered, token, "password")
 
-    async def _hashed_anew(self, stored: str, password: Secret) -> str | None:
+    async def _hashed_anew(self, stored: str, password: Secret, errand: Errand) -> str | None:
         """Hash a password that was right as new ones are hashed, where it is not and there is time."""
         if not self.passwords.outdated(stored):
             return None
         try:
-            return await self.passwords.hash(password)
+            return await self.passwords.hash(password, errand.client)
         except Unavailable:  # another login will do it
             return None
 
-    async def verify(self, email: Email, code: Secret, where: Where) -> Admitted | Refused:
+    async def verify(self, email: Email, code: Secret, where: Where, errand: Errand = PLAIN) -> Admitted | Refused:
         """Activate an account and open its first session, by the longer code alone."""
         key, token = email.key, self.crypto.new_refresh()
         async with transaction(self.begin, self.patience) as unit:
@@ -179,7 +184,7 @@ class Sessions:
         observe.emit("login_succeeded", user_id=str(user.id), session_id=opened_as, address=address, proof=proof)
         return self._admit(user, opened.session, token, opened.link, entered.now)
 
-    async def refresh(self, token: Secret, where: Where) -> Admitted | Refused:
+    async def refresh(self, token: Secret, where: Where, errand: Errand = PLAIN) -> Admitted | Refused:
         """Use a refresh token for the next one; a copy that is used after the grace ends its session."""
         successors = self.crypto.successors(token)
         async with transaction(self.begin, self.patience) as unit:
@@ -233,11 +238,11 @@ class Sessions:
             return _NO_ACCESS
         return Visitor(visit.user, visit.session)
 
-    async def logout(self, visitor: Visitor) -> None:
+    async def logout(self, visitor: Visitor, errand: Errand = PLAIN) -> None:
         """End this session."""
         await self._end(visitor, Ending.LOGOUT, visitor.session.id)
 
-    async def logout_all(self, visitor: Visitor) -> None:
+    async def logout_all(self, visitor: Visitor, errand: Errand = PLAIN) -> None:
         """End all sessions, this one too."""
         await self._end(visitor, Ending.LOGOUT_ALL, None)
 

@@ -17,6 +17,7 @@ from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending, Session, User
 from regsvc.domain.staff import Actor, By, Deed, Entry, Newcomer, Sought, Wish
 from regsvc.domain.values import Email, PasswordRules, Secret, Username
+from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.transaction import transaction
 from regsvc.ports import (
     Crypto,
@@ -161,16 +162,16 @@ class Staff:
 
         return await self._decide(actor, "create_user", None, work)
 
-    async def retry_mail(self, actor: Actor, mail: UUID) -> Refused | None:
+    async def retry_mail(self, actor: Actor, mail: UUID, errand: Errand = PLAIN) -> Refused | None:
         """Make a dead mail ready again, with all its tries and a new code."""
-        return await self._settle(actor, Deed.MAIL_RETRIED, mail, lambda desk: desk.retry(mail))
+        return await self._settle(actor, Deed.MAIL_RETRIED, mail, lambda desk: desk.retry(mail), errand)
 
-    async def discard_mail(self, actor: Actor, mail: UUID) -> Refused | None:
+    async def discard_mail(self, actor: Actor, mail: UUID, errand: Errand = PLAIN) -> Refused | None:
         """Delete a dead mail."""
-        return await self._settle(actor, Deed.MAIL_DISCARDED, mail, lambda desk: desk.discard(mail))
+        return await self._settle(actor, Deed.MAIL_DISCARDED, mail, lambda desk: desk.discard(mail), errand)
 
     async def _settle(
-        self, actor: Actor, deed: Deed, mail: UUID, act: Callable[[MailDesk], Awaitable[bool]]
+        self, actor: Actor, deed: Deed, mail: UUID, act: Callable[[MailDesk], Awaitable[bool]], errand: Errand
     ) -> Refused | None:
         """Do something to a dead mail. It is written down with whom it was for: his trail has it when it is gone."""
 
@@ -180,7 +181,7 @@ class Staff:
                 return Refused(Refusal.NO_SUCH_MAIL), ()
             return None, [staff.publish(deed, row.subject, actor, mail=str(row.id), letter=row.letter)]
 
-        return await self._decide(actor, deed.value, mail, work)
+        return await self._decide(actor, deed.value, mail, work, errand)
 
     async def _at(
         self,
@@ -203,11 +204,13 @@ class Staff:
         action: str,
         subject: UUID | None,
         work: Callable[[StaffUnit], Awaitable[tuple[T, Sequence[Publish]]]],
+        errand: Errand = PLAIN,
     ) -> T:
         """Work in one transaction, and write its events down in it."""
         async with transaction(self.begin, self.patience) as unit:
             outcome, events = await work(unit)
             await unit.outgoing.add(events, trace=observe.trace())
+            await errand.keep(unit, outcome)
         # Committed; nothing after this line may matter.
         for event in events:
             deed = event.name.removeprefix("admin.")

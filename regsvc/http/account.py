@@ -31,8 +31,11 @@ def views(accounts: Accounts, rules: Rules) -> Mapping[str, View]:
 def _register(accounts: Accounts, rules: Rules) -> View:
     async def register() -> Response | Refused:
         form = await wire.read(asked(), RegisterForm, rules)
-        client = asked().caller.address
-        done = await accounts.register(Registration(form.email, form.password, form.username, form.locale, client))
+        caller = asked().caller
+        client = caller.address
+        done = await accounts.register(
+            Registration(form.email, form.password, form.username, form.locale, client), caller.errand
+        )
         if isinstance(done, Refused):
             return done
         registration = models.Registration(
@@ -53,7 +56,7 @@ def _activate(accounts: Accounts, rules: Rules) -> View:
         code = (await wire.read(asked(), ActivateForm, rules)).shown()
         if isinstance(code, Fault):
             raise wire.Unreadable(wire.faulty([code]))
-        done = await accounts.activate(who, code)
+        done = await accounts.activate(who, code, asked().caller.errand)
         if isinstance(done, Refused):
             return done
         asked().caller.user_id = str(done.id)
@@ -67,7 +70,7 @@ def _resend(accounts: Accounts, rules: Rules) -> View:
     async def resend() -> Response | Refused:
         who = wire.credentials(request.headers)
         await wire.read_nothing(asked(), NothingForm, rules)
-        done = await accounts.resend(who)
+        done = await accounts.resend(who, asked().caller.errand)
         if isinstance(done, Refused):
             return done
         message = f"A new code is on its way to {done.email}; it replaces the one before."
@@ -84,9 +87,9 @@ def _standing(accounts: Accounts) -> View:
         found: Standing | Refused | None = None
         if wait:
             async with while_connected():
-                found = await accounts.standing(who, wait)
+                found = await accounts.standing(who, wait, asked().caller.errand)
         if found is None:  # nothing to wait for; or the server drains, and a client that is still there gets its answer
-            found = await accounts.standing(who, timedelta())
+            found = await accounts.standing(who, timedelta(), asked().caller.errand)
         return found if isinstance(found, Refused) else reply(_shown(found))
 
     return standing

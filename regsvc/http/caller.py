@@ -14,6 +14,7 @@ from quart import request
 from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 
+from regsvc.flows.errand import PLAIN, Errand
 from regsvc.http.problems import Dialect
 
 Network = IPv4Network | IPv6Network
@@ -33,6 +34,7 @@ class Caller:
     bytes_in: int | None = None
     refusal: str | None = None
     user_id: str | None = None
+    errand: Errand = PLAIN
 
 
 class Asked(TrioRequest):

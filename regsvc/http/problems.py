@@ -134,6 +134,7 @@ REFUSALS: Final[Mapping[Refusal, Told]] = {
         (Refusal.NO_SUCH_SESSION, kinds.NOT_FOUND, "There is no such session.", None, ()),
         (Refusal.NO_SUCH_MAIL, kinds.NOT_FOUND, "There is no such mail, or it is not a dead one.", None, ()),
         (Refusal.LAST_ADMIN, kinds.LAST_ADMIN, None, None, ()),
+        (Refusal.RATE_LIMITED, kinds.RATE_LIMIT_EXCEEDED, None, "Wait for Retry-After seconds.", ()),
     )
 }
 

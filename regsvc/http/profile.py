@@ -74,7 +74,7 @@ def _replace(profiles: Profiles, rules: Rules) -> Visited[[]]:
 def _remove(profiles: Profiles, rules: Rules, cookies: Cookies | None) -> Visited[[]]:
     async def remove(visitor: Visitor) -> Response | Refused:
         form = await wire.read(asked(), RemoveForm, rules)
-        refused = await profiles.remove(visitor, form.password)
+        refused = await profiles.remove(visitor, form.password, asked().caller.errand)
         return refused or nothing(cleared(cookies))
 
     return remove
@@ -83,7 +83,10 @@ def _remove(profiles: Profiles, rules: Rules, cookies: Cookies | None) -> Visite
 def _change_password(profiles: Profiles, rules: Rules) -> Visited[[]]:
     async def change_password(visitor: Visitor) -> Response | Refused:
         form = await wire.read(asked(), PasswordForm, rules)
-        return await profiles.change_password(visitor, form.current_password, form.new_password) or nothing()
+        return (
+            await profiles.change_password(visitor, form.current_password, form.new_password, asked().caller.errand)
+            or nothing()
+        )
 
     return change_password
 
@@ -91,7 +94,7 @@ def _change_password(profiles: Profiles, rules: Rules) -> Visited[[]]:
 def _propose_email(profiles: Profiles, rules: Rules) -> Visited[[]]:
     async def propose_email(visitor: Visitor) -> Response | Told:
         form = await wire.read(asked(), EmailForm, rules)
-        done = await profiles.propose_email(visitor, form.new_email, form.password)
+        done = await profiles.propose_email(visitor, form.new_email, form.password, asked().caller.errand)
         if isinstance(done, Refused):
             return told(done, REASK_EMAIL)
         message = f"A code is on its way to {done.email}. Confirm with it: POST /v1/users/me/email/confirm."
@@ -103,7 +106,7 @@ def _propose_email(profiles: Profiles, rules: Rules) -> Visited[[]]:
 def _confirm_email(profiles: Profiles, rules: Rules) -> Visited[[]]:
     async def confirm_email(visitor: Visitor) -> Response | Told:
         form = await wire.read(asked(), ConfirmForm, rules)
-        done = await profiles.confirm_email(visitor, form.code)
+        done = await profiles.confirm_email(visitor, form.code, asked().caller.errand)
         return told(done, REASK_EMAIL) if isinstance(done, Refused) else reply(shown(done))
 
     return confirm_email

@@ -56,7 +56,7 @@ def _login(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
         who = form.who()
         if isinstance(who, Fault):
             raise wire.Unreadable(wire.faulty([who]))
-        done = await sessions.login(who, form.password, _where())
+        done = await sessions.login(who, form.password, _where(), asked().caller.errand)
         return done if isinstance(done, Refused) else _admit(done, cookies)
 
     return login
@@ -65,7 +65,7 @@ def _login(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
 def _verify(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
     async def verify() -> Response | Told:
         form = await wire.read(asked(), VerifyForm, rules)
-        done = await sessions.verify(form.email, form.code, _where())
+        done = await sessions.verify(form.email, form.code, _where(), asked().caller.errand)
         return told(done, REASK_CODE) if isinstance(done, Refused) else _admit(done, cookies)
 
     return verify
@@ -79,7 +79,7 @@ def _refresh(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
             if cookies is None:
                 raise wire.Unreadable(wire.faulty([_NO_REFRESH_TOKEN]))
             return await _refresh_by_cookie(sessions, cookies)
-        done = await sessions.refresh(token, _where())
+        done = await sessions.refresh(token, _where(), asked().caller.errand)
         return done if isinstance(done, Refused) else _admit(done, cookies)
 
     return refresh
@@ -95,7 +95,7 @@ async def _refresh_by_cookie(sessions: Sessions, cookies: Cookies) -> Response |
         return Refused(Refusal.INVALID_REFRESH_TOKEN)
     if cookies.foreign(headers):
         return Refused(Refusal.CSRF_SUSPECTED)  # and the cookie stays: a foreign page must not log anybody out either
-    done = await sessions.refresh(token, _where())
+    done = await sessions.refresh(token, _where(), asked().caller.errand)
     if isinstance(done, Refused):
         return replace(told(done), cookie=cleared(cookies))
     return _admit(done, cookies)
@@ -126,7 +126,7 @@ def _admit(done: Admitted, cookies: Cookies | None) -> Response:
 
 def _logout(sessions: Sessions, cookies: Cookies | None) -> Visited[[]]:
     async def logout(visitor: Visitor) -> Response:
-        await sessions.logout(visitor)
+        await sessions.logout(visitor, asked().caller.errand)
         return nothing(cleared(cookies))
 
     return logout
@@ -134,7 +134,7 @@ def _logout(sessions: Sessions, cookies: Cookies | None) -> Visited[[]]:
 
 def _logout_all(sessions: Sessions, cookies: Cookies | None) -> Visited[[]]:
     async def logout_all(visitor: Visitor) -> Response:
-        await sessions.logout_all(visitor)
+        await sessions.logout_all(visitor, asked().caller.errand)
         return nothing(cleared(cookies))
 
     return logout_all
@@ -187,7 +187,7 @@ def _shown(found: session.Session, visitor: Visitor) -> models.Session:
 def _send_code(recovery: Recovery, rules: Rules) -> View:
     async def send_code() -> Response:
         form = await wire.read(asked(), AddressForm, rules)
-        await recovery.send_code(form.email)
+        await recovery.send_code(form.email, asked().caller.errand)
         return reply(models.Accepted(message=CODE_SENT), 202)
 
     return send_code
@@ -196,7 +196,7 @@ def _send_code(recovery: Recovery, rules: Rules) -> View:
 def _forgot_password(recovery: Recovery, rules: Rules) -> View:
     async def forgot_password() -> Response:
         form = await wire.read(asked(), AddressForm, rules)
-        await recovery.forgot(form.email)
+        await recovery.forgot(form.email, asked().caller.errand)
         return reply(models.Accepted(message=FORGOTTEN), 202)
 
     return forgot_password
@@ -205,7 +205,7 @@ def _forgot_password(recovery: Recovery, rules: Rules) -> View:
 def _reset_password(recovery: Recovery, rules: Rules) -> View:
     async def reset_password() -> Response | Refused:
         form = await wire.read(asked(), ResetForm, rules)
-        return await recovery.reset(form.token, form.new_password) or nothing()
+        return await recovery.reset(form.token, form.new_password, asked().caller.errand) or nothing()
 
     return reset_password
 

@@ -19,6 +19,7 @@ from quart import Response, request
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.staff import Actor, By, Entry, Sought, Wish
 from regsvc.domain.values import Secret
+from regsvc.flows.errand import Errand
 from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Page, Staff
 from regsvc.http import staff_models, wire
@@ -227,11 +228,11 @@ def _letter(mail: MailRow) -> staff_models.StaffMail:
     )
 
 
-def _settle(act: Callable[[Actor, UUID], Awaitable[Refused | None]], rules: Rules) -> Acting[[str]]:
+def _settle(act: Callable[[Actor, UUID, Errand], Awaitable[Refused | None]], rules: Rules) -> Acting[[str]]:
     async def settle(actor: Actor, mail_id: str) -> Answer:
         await wire.read_nothing(asked(), NothingForm, rules)
         wanted = wire.identifier(mail_id)
-        refused = await act(actor, wanted) if wanted is not None else _NO_SUCH_MAIL
+        refused = await act(actor, wanted, asked().caller.errand) if wanted is not None else _NO_SUCH_MAIL
         return refused or nothing()
 
     return settle

@@ -19,6 +19,7 @@ from regsvc.ports.delivery import (
 )
 from regsvc.ports.operations import Housekeeping, Notice, NoticeKind, Notices, Probe, Swept
 from regsvc.ports.outage import Unavailable
+from regsvc.ports.quota import Quotas
 from regsvc.ports.session import Members, People, Sessions, Visit
 from regsvc.ports.staff import Enrolment, Occurrence, Roster, StaffBegin, StaffUnit
 from regsvc.ports.transfer import HashForms, Roll, Snapshot, Transfer
@@ -54,6 +55,7 @@ __all__ = [
     "Passwords",
     "People",
     "Probe",
+    "Quotas",
     "Roll",
     "Roster",
     "Sessions",

@@ -11,13 +11,16 @@ from regsvc.domain.values import EmailKey, Secret
 
 
 class Passwords(Protocol):
-    """Slow hashing, done elsewhere. Raises Unavailable("hasher") at once when it could not be done in time."""
+    """Slow hashing, done elsewhere. Raises Unavailable("hasher") at once when it could not be done in time.
 
-    async def hash(self, password: Secret) -> str:
+    `client` is who asks: each client gets its turn, however many others' jobs wait. None is a client too.
+    """
+
+    async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store."""
         ...
 
-    async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
+    async def check(self, password: Secret, stored: Sequence[str], client: str | None = None) -> Sequence[bool]:
         """Check against each stored hash; with none, or with an unreadable one, the same work is done for nothing."""
         ...
 

@@ -65,6 +65,23 @@ def _database(value: Secret) -> Secret:
     return value
 
 
+def _redis(value: Secret) -> Secret:
+    if urlsplit(value.reveal()).scheme not in {"redis", "rediss"}:
+        raise ValueError("not a Redis address")
+    return value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value.lower())
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or value.lower() != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ValueError("not an origin")
+    return value.lower()
+
+
 def _sender(value: str) -> str:
     if isinstance(Email.parse(parseaddr(value)[1]), Flaw) or not value.isprintable():
         raise ValueError("not a sender")
@@ -185,6 +202,9 @@ class Settings(BaseModel):
     verify_code_length: int = _field(
         6, "Digits of a code that proves an address without the password.", least=6, most=10)  # fmt: skip
     verify_code_ttl: Seconds = _field(_s(600), "How long such a code lives.", least=_s(60), most=_s(86_400))
+    link_ttl: Seconds = _field(
+        _s(600), "How long the link in an activation mail works; it needs the password, and no try.",
+        least=_s(60), most=_s(86_400))  # fmt: skip
     reset_ttl: Seconds = _field(
         _s(600), "How long the token for a new password lives.", least=_s(60), most=_s(86_400))  # fmt: skip
     access_ttl: Seconds = _field(_s(1800), "How long an access token lives.", least=_s(10), most=_s(86_400))
@@ -205,9 +225,9 @@ class Settings(BaseModel):
     admin_token: Annotated[Hidden, AfterValidator(_long_enough), AfterValidator(_showable)] | None = _field(
         None, "What a machine shows as its bearer token to administer.",
         takes=f"{SECRET_MIN} or more of A-Z a-z 0-9 - . _ ~ + /")  # fmt: skip
-    duplicate_policy: Literal["conflict", "claims"] = _field(
-        "conflict", "A second registration of an address while the first is live: refused, or a claim beside it."
-    )
+    duplicate_policy: Literal["conflict", "claims", "uniform"] = _field(
+        "conflict", "A second registration of an address: `conflict` refuses it, `claims` takes it beside a live one, "
+        "`uniform` answers all alike and tells the owner by mail.")  # fmt: skip
     password_hash: Literal["bcrypt", "argon2id"] = _field(
         "bcrypt", "How new passwords are hashed; all are verified, and made anew at a login. `argon2id` needs the "
         "extra `argon2`.")  # fmt: skip
@@ -237,11 +257,39 @@ class Settings(BaseModel):
         _s(10), "How long the relay may be silent.", least=_s(0.1), most=_s(300))  # fmt: skip
     mail_attempts: int = _field(8, "Tries before a mail is given up; an outage costs none.", least=1, most=100)
     enable_rate_limiting: bool = _field(
-        default=True, meaning="`false` lifts the limits on mails to an address; wrong codes count all the same.",
-        also="ENABLE_RATE_LIMITING")  # fmt: skip
+        default=True, meaning="`false` lifts every limit below, and those on mails to an address; wrong codes count all"
+        " the same.", also="ENABLE_RATE_LIMITING")  # fmt: skip
+    rate_limit_store: Literal["memory", "postgres", "redis"] = _field(
+        lambda known: "postgres" if _names_database(known) or known["workers"] > 1 else "memory",
+        "Where limits are counted. A store that is away lets everything pass, and the log says so.",
+        shown="`memory` with one worker and the embedded database; else `postgres`")  # fmt: skip
+    redis_url: Annotated[Hidden, AfterValidator(_redis)] | None = _field(
+        None, "Where Redis is, for `RATE_LIMIT_STORE=redis`; needs the extra `redis`.", also="REDIS_URL",
+        takes="redis://user:password@host:port/number, or rediss://")  # fmt: skip
+    rate_limit_registration_per_hour: int = _field(
+        5, "Registrations of a client.", least=1, most=1_000_000,
+        also="RATE_LIMIT_REGISTRATION_PER_HOUR")  # fmt: skip
+    rate_limit_activation_per_minute: int = _field(
+        3, "Codes shown for a registration, with its password.", least=1, most=1_000_000,
+        also="RATE_LIMIT_ACTIVATION_PER_MINUTE")  # fmt: skip
+    rate_limit_login_per_minute: int = _field(
+        10, "Log-ins at an account; a client may try three times as many, over all accounts.", least=1, most=1_000_000,
+        also="RATE_LIMIT_LOGIN_PER_MINUTE")  # fmt: skip
+    rate_limit_global_per_minute: int = _field(
+        1000, "Requests of a client to one endpoint.", least=1, most=1_000_000,
+        also="RATE_LIMIT_GLOBAL_PER_MINUTE")  # fmt: skip
+    connections_max: int = _field(
+        4096, "Connections that each worker has open; one more meets a 503.", least=1, most=100_000)  # fmt: skip
+    requests_max: int = _field(
+        512, "Requests that each worker has in hand; one more meets a 503.", least=1, most=100_000)  # fmt: skip
+    request_deadline: Seconds = _field(
+        _s(20), "How long a request may take, beside what it asked to wait.", least=_s(1), most=_s(600))  # fmt: skip
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_words)] = _field(
         (), "Whose `X-Forwarded-For` is believed.",
         takes="networks such as 10.0.0.0/8, with commas between")  # fmt: skip
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_words)] = _field(
+        (), "Pages of which origins may call from a browser.",
+        takes="origins such as https://app.example.com, with commas between")  # fmt: skip
     log_level: Literal["debug", "info", "warning", "error"] = _field("info", "The least that is logged.")
     log_format: Literal["json", "pretty"] = _field(
         lambda _: "pretty" if sys.stdout.isatty() else "json", "A JSON object a line, or lines for people.",
@@ -308,6 +356,12 @@ def _disagreements(told: Settings) -> Iterable[tuple[bool, str]]:
     yield told.password_min <= told.password_max, "REGSVC_PASSWORD_MIN is above PASSWORD_MAX"
     argon2 = told.password_hash != "argon2id" or find_spec("argon2") is not None  # noqa: S105 - the name of a scheme
     yield argon2, "REGSVC_PASSWORD_HASH=argon2id needs a package that is not here: pip install 'regsvc[argon2]'"
+    redis = told.rate_limit_store != "redis"
+    yield redis or told.redis_url is not None, "REGSVC_RATE_LIMIT_STORE=redis needs REGSVC_REDIS_URL"
+    coredis = redis or find_spec("coredis") is not None
+    yield coredis, "REGSVC_RATE_LIMIT_STORE=redis needs a package that is not here: pip install 'regsvc[redis]'"
+    shared = told.rate_limit_store != "memory" or told.workers == 1
+    yield shared, "REGSVC_RATE_LIMIT_STORE=memory counts in one process, and REGSVC_WORKERS says more: take postgres"
     yield bool(told.roles), "REGSVC_ROLES names no role; it takes some of http, mailer, sweeper"
     login = told.smtp_username is None or told.smtp_password is not None
     yield login, "REGSVC_SMTP_USERNAME needs REGSVC_SMTP_PASSWORD"

@@ -62,11 +62,11 @@ class OneByOne:
     scheme: Scheme
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
 
-    async def hash(self, password: Secret) -> str:
+    async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store."""
         return await trio.to_thread.run_sync(self.scheme.hash, password, limiter=self.limiter)
 
-    async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
+    async def check(self, password: Secret, stored: Sequence[str], client: str | None = None) -> Sequence[bool]:
         """Check against each; for nobody the same work is done, as everywhere."""
         if not stored:
             await trio.to_thread.run_sync(self.scheme.waste, password, limiter=self.limiter)

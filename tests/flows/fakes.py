@@ -172,14 +172,14 @@ class Hashing:
     busy: Callable[[], None] = lambda: None
     full: bool = False
 
-    async def hash(self, password: Secret) -> str:
+    async def hash(self, password: Secret, client: str | None = None) -> str:
         await trio.lowlevel.checkpoint()
         self.busy()
         if self.full:
             raise Unavailable("hasher", "full")
         return f"hashed:{password.reveal()}"
 
-    async def check(self, password: Secret, stored: Sequence[str]) -> Sequence[bool]:
+    async def check(self, password: Secret, stored: Sequence[str], client: str | None = None) -> Sequence[bool]:
         self.checked.append(len(stored))
         await trio.lowlevel.checkpoint()
         self.busy()
