@@ -11,21 +11,19 @@ COMMENT ON COLUMN rate_limits.asked_at IS 'The clock by which the last take was 
 COMMENT ON COLUMN rate_limits.allowed IS 'Whether the last take was.';
 
 CREATE TABLE idempotency_keys (
-    subject bytea NOT NULL,
-    route text NOT NULL,
-    key text NOT NULL,
+    slot bytea PRIMARY KEY,
     body_mac bytea NOT NULL,
     holder uuid NOT NULL,
     lease_until timestamptz NOT NULL,
-    status smallint,
+    strangers smallint NOT NULL DEFAULT 0,
     answer bytea,
-    expires_at timestamptz NOT NULL,
-    PRIMARY KEY (subject, route, key),
-    CHECK ((status IS NULL) = (answer IS NULL))
+    expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 70);
-COMMENT ON TABLE idempotency_keys IS 'First answers to requests with an Idempotency-Key; without a status: under way.';
-COMMENT ON COLUMN idempotency_keys.subject IS 'A keyed digest of the credentials that the request showed.';
-COMMENT ON COLUMN idempotency_keys.answer IS 'Headers and body, sealed: some answers hold tokens.';
+COMMENT ON TABLE idempotency_keys IS 'First answers to requests with an Idempotency-Key; without one: under way.';
+COMMENT ON COLUMN idempotency_keys.slot IS 'A keyed digest of the route, the credentials that were shown, and the key.';
+COMMENT ON COLUMN idempotency_keys.body_mac IS 'A keyed digest of the key and the body: some bodies hold passwords.';
+COMMENT ON COLUMN idempotency_keys.strangers IS 'How often the key came with another body; too often, and it is burnt.';
+COMMENT ON COLUMN idempotency_keys.answer IS 'Status, headers and body, sealed by secret, key and body: some hold tokens.';
 CREATE INDEX idempotency_keys_expires_at ON idempotency_keys (expires_at);
 
 ALTER TABLE codes DROP CONSTRAINT codes_purpose_check;
