@@ -22,8 +22,8 @@ CREATE TABLE idempotency_keys (
 COMMENT ON TABLE idempotency_keys IS 'First answers to requests with an Idempotency-Key; without one: under way.';
 COMMENT ON COLUMN idempotency_keys.slot IS 'A keyed digest of the route, the credentials that were shown, and the key.';
 COMMENT ON COLUMN idempotency_keys.body_mac IS 'A keyed digest of the key and the body: some bodies hold passwords.';
-COMMENT ON COLUMN idempotency_keys.strangers IS 'How often the key came with another body; too often, and it is burnt.';
-COMMENT ON COLUMN idempotency_keys.answer IS 'Status, headers and body, sealed by secret, key and body: some hold tokens.';
+COMMENT ON COLUMN idempotency_keys.strangers IS 'How often the key came with another body; at last it is burnt.';
+COMMENT ON COLUMN idempotency_keys.answer IS 'Sealed by the secret, the key and the body: some answers hold tokens.';
 CREATE INDEX idempotency_keys_expires_at ON idempotency_keys (expires_at);
 
 ALTER TABLE codes DROP CONSTRAINT codes_purpose_check;
