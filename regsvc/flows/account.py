@@ -22,6 +22,7 @@ from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords
 
 T = TypeVar("T", bound=Claim | Owner)
+S = TypeVar("S")
 ACTIVATE: Final = "activate"  # the purpose of the code, in its MAC and in `codes`
 ASK_AGAIN: Final = 1.0  # seconds; a long poll looks this often even if word of a mail is lost
 
@@ -66,8 +67,9 @@ class Activated:
 
 @dataclass(frozen=True, slots=True)
 class Resent:
-    """A new code is on its way."""
+    """A new code of a registration is on its way."""
 
+    id: UUID
     email: str
     resend_available_at: datetime
 
@@ -109,16 +111,16 @@ class Accounts:
         if isinstance(glimpse, Refused):
             return self._refused("registration_refused", key, glimpse)
         event = replace(event, password_hash=await self.passwords.hash(form.password, errand.client))
-        step, now = await self._decide(key, lambda state, now: account.register(state, event, now, self.rules))
-        if isinstance(step.outcome, Refused):
-            return self._refused("registration_refused", key, step.outcome)
+
+        def told(claim: Claim, state: Address, now: datetime) -> Registered:
+            available_at = account.resend_available_at(state, now, self.rules)
+            return Registered(event.id, form.email.address, claim.created_at, available_at)
+
+        done = await self._decide(key, lambda state, now: account.register(state, event, now, self.rules), told, errand)
+        if isinstance(done, Refused):
+            return self._refused("registration_refused", key, done)
         observe.emit("registration_created", registration_id=str(event.id), address=self.crypto.pseudonym(key))
-        return Registered(
-            event.id,
-            form.email.address,
-            step.outcome.created_at,
-            account.resend_available_at(step.state, now, self.rules),
-        )
+        return done
 
     async def activate(self, who: Credentials, code: Secret, errand: Errand = PLAIN) -> Activated | Refused:
         """Turn a registration into the account of its address, if password and code are its own and the code lives."""
@@ -128,12 +130,15 @@ class Accounts:
             return self._refused("activation_refused", key, proof)
         macs = {subject: self.crypto.macs(subject, ACTIVATE, code) for subject in proof.hashes}
         event = account.Activate(proof, macs)
-        step, _ = await self._decide(key, lambda state, now: account.activate(state, event, now, self.rules))
-        owner = step.outcome
-        if isinstance(owner, Refused):
-            return self._refused("activation_refused", key, owner)
-        observe.emit("activation_succeeded", user_id=str(owner.id), address=self.crypto.pseudonym(key))
-        return Activated(owner.id, owner.email, owner.activated_at)
+
+        def told(owner: Owner, _state: Address, _now: datetime) -> Activated:
+            return Activated(owner.id, owner.email, owner.activated_at)
+
+        done = await self._decide(key, lambda state, now: account.activate(state, event, now, self.rules), told, errand)
+        if isinstance(done, Refused):
+            return self._refused("activation_refused", key, done)
+        observe.emit("activation_succeeded", user_id=str(done.id), address=self.crypto.pseudonym(key))
+        return done
 
     async def resend(self, who: Credentials, errand: Errand = PLAIN) -> Resent | Refused:
         """Send a new code; the older one stops working when the new one is handed over."""
@@ -142,11 +147,15 @@ class Accounts:
         if isinstance(proof, Refused):
             return self._refused("resend_refused", key, proof)
         event = account.Resend(proof)
-        step, now = await self._decide(key, lambda state, now: account.resend(state, event, now, self.rules))
-        if isinstance(step.outcome, Refused):
-            return self._refused("resend_refused", key, step.outcome)
-        observe.emit("resend_accepted", registration_id=str(step.outcome.id), address=self.crypto.pseudonym(key))
-        return Resent(step.outcome.email, account.resend_available_at(step.state, now, self.rules))
+
+        def told(claim: Claim, state: Address, now: datetime) -> Resent:
+            return Resent(claim.id, claim.email, account.resend_available_at(state, now, self.rules))
+
+        done = await self._decide(key, lambda state, now: account.resend(state, event, now, self.rules), told, errand)
+        if isinstance(done, Refused):
+            return self._refused("resend_refused", key, done)
+        observe.emit("resend_accepted", registration_id=str(done.id), address=self.crypto.pseudonym(key))
+        return done
 
     async def standing(self, who: Credentials, wait: timedelta, errand: Errand = PLAIN) -> Standing | Refused:
         """Tell how the registration stands; waits up to `wait` for its mail to leave."""
@@ -175,14 +184,24 @@ class Accounts:
         opened = {s.id: s.password_hash for s, ok in zip(subjects, right, strict=True) if ok}
         return Proof(opened) if opened else Refused(Refusal.INVALID_CREDENTIALS)
 
-    async def _decide(self, key: EmailKey, decide: Callable[[Address, datetime], Step[T]]) -> tuple[Step[T], datetime]:
+    async def _decide(
+        self,
+        key: EmailKey,
+        decide: Callable[[Address, datetime], Step[T]],
+        told: Callable[[T, Address, datetime], S],
+        errand: Errand,
+    ) -> S | Refused:
+        """Decide under the address's lock; `told` makes what is answered of what was decided."""
         async with transaction(self.begin, self.patience) as unit:
             before, now = await unit.accounts.load(key)
             step = decide(before, now)
             await unit.accounts.save(key, before, step.state)
             await unit.outgoing.add(step.effects, trace=observe.trace())
+            found = step.outcome
+            outcome = found if isinstance(found, Refused) else told(found, step.state, now)
+            await errand.keep(unit, outcome, changed=step.state != before)
         ring_for(step.effects, self.ring)
-        return step, now
+        return outcome
 
     def _refused(self, event: observe.Event, key: EmailKey, refused: Refused) -> Refused:
         observe.emit(event, refusal=refused.why.value, address=self.crypto.pseudonym(key))

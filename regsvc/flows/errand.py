@@ -62,9 +62,12 @@ class Errand:
     meter: Meter = UNMETERED
     receipt: Receipt | None = None
 
-    async def keep(self, unit: Unit, outcome: object) -> None:
-        """Keep the outcome of this request, where it has an Idempotency-Key; the last thing in its transaction."""
-        if self.receipt is not None:
+    async def keep(self, unit: Unit, outcome: object, *, changed: bool = True) -> None:
+        """Keep the outcome of this request, where it has an Idempotency-Key; the last thing in its transaction.
+
+        A refusal that `changed` nothing is not kept: whoever waits as it says and sends the same again is let in.
+        """
+        if self.receipt is not None and (changed or not isinstance(outcome, Refused)):
             await self.receipt.keep(unit, outcome)
 
 

@@ -106,7 +106,7 @@ class Profiles:
         async with transaction(self.begin, self.patience) as unit:
             mine = await _lock(unit, visitor, checked=True)
             if isinstance(mine, Refused):
-                return _refused(visitor, mine)
+                return _refused(visitor, mine)  # nothing was done
             user, now = mine
             changed = profile.change_password(user, hashed, now)
             await unit.people.change(user, changed.user)
@@ -114,6 +114,7 @@ class Profiles:
             ended = await unit.sessions.end(user.id, Ending.PASSWORD_CHANGED, now, but=visitor.session.id)
             effects = changed.effects + session.ended(user.id, Ending.PASSWORD_CHANGED, len(ended))
             await unit.outgoing.add(effects, trace=observe.trace())
+            await errand.keep(unit, None)
         ring_for(effects, self.ring)
         observe.emit("password_changed", user_id=str(user.id))
         log_ended(user.id, Ending.PASSWORD_CHANGED, ended)
@@ -133,19 +134,21 @@ class Profiles:
             user, now = mine
             proposal = profile.propose(user, email, there, now, self.rules)
             if isinstance(proposal, Refused):
-                return _refused(visitor, proposal)
+                return _refused(visitor, proposal)  # nothing was done
             await unit.accounts.save(email.key, there, proposal.there)
             await unit.people.propose(user.id, proposal.change, now)
             await unit.outgoing.add(proposal.effects, trace=observe.trace())
+            proposed = Proposed(email.address)
+            await errand.keep(unit, proposed)
         ring_for(proposal.effects, self.ring)
         observe.emit("email_change_asked", user_id=str(user.id), address=self.crypto.pseudonym(email.key))
-        return Proposed(email.address)
+        return proposed
 
     async def confirm_email(self, visitor: Visitor, code: Secret, errand: Errand = PLAIN) -> User | Refused:
         """Give the account the address that it proved; whoever claimed that address without proof has it no more."""
         macs = self.crypto.macs(visitor.user.id, CHANGE_EMAIL, code)
         async with transaction(self.begin, self.patience) as unit:
-            step = await self._confirm(unit, visitor, macs)
+            step = await self._confirm(unit, visitor, macs, errand)
         if isinstance(step, Refused):
             return _refused(visitor, step)
         ring_for(step.effects, self.ring)
@@ -153,7 +156,7 @@ class Profiles:
         observe.emit("email_changed", user_id=str(user.id), address=self.crypto.pseudonym(user.email_key))
         return user
 
-    async def _confirm(self, unit: Unit, visitor: Visitor, macs: Sequence[bytes]) -> Changed | Refused:
+    async def _confirm(self, unit: Unit, visitor: Visitor, macs: Sequence[bytes], errand: Errand) -> Changed | Refused:
         # Read to know which address to lock, for that comes before the account; then read again under both.
         asked = await unit.people.proposed(visitor.user.id)
         if asked is None:
@@ -171,12 +174,14 @@ class Profiles:
         match step:
             case Missed(spent, refused):
                 await unit.people.spend(user.id, spent)
+                await errand.keep(unit, refused)
                 return refused
             case Changed():
                 refusal = await _move(unit, user, step)
                 if refusal is not None:
                     return Refused(refusal)
                 await unit.accounts.save(key, there, replace(there, claims=()))
+                await errand.keep(unit, step.user)
         return step
 
     async def _right(self, visitor: Visitor, password: Secret, errand: Errand) -> bool:

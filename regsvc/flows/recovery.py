@@ -4,7 +4,7 @@ Whether there is an account, a registration, or nothing at an address shows neit
 same statements are run for all, and what is asked for nobody is dropped when it would be written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,14 +13,14 @@ from uuid import UUID
 from regsvc import observe
 from regsvc.domain import account, profile, session
 from regsvc.domain.account import Address
-from regsvc.domain.delivery import Letter
+from regsvc.domain.delivery import Effect, Letter
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending
 from regsvc.domain.values import Email, PasswordRules, ResetToken, Secret
 from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.session import log_ended
 from regsvc.flows.transaction import ring_for, transaction
-from regsvc.ports import Begin, Crypto, Members, Passwords
+from regsvc.ports import Begin, Crypto, Members, Passwords, Unit
 
 RESET: Final = "reset"  # the purpose of the token, in its MAC and in `codes`
 _INVALID: Final = Refused(Refusal.INVALID_RESET_TOKEN)
@@ -56,6 +56,7 @@ class Recovery:
             after, mails = account.ask(before, letter, whose(before, now) or nobody, now, self.rules)
             await unit.accounts.save(email.key, before, after)
             await unit.outgoing.add(mails, trace=observe.trace())
+            await errand.keep(unit, None)
         ring_for(mails, self.ring)
         if mails:
             observe.emit("letter_asked", letter=letter.value, address=self.crypto.pseudonym(email.key))
@@ -79,22 +80,34 @@ class Recovery:
             return Refused(Refusal.WEAK_PASSWORD, flaw=flaw, field="new_password")
         hashed = await self.passwords.hash(password, errand.client)
         async with transaction(self.begin, self.patience) as unit:
-            found = await unit.people.lock(token.subject)
-            if found is None:
-                return _INVALID
-            user, now = found
-            if user.disabled_at is not None or not await unit.people.use_code(user.id, RESET, macs, now):
-                return _INVALID
-            changed = profile.reset_password(user, hashed, now)
-            await unit.people.change(user, changed.user)
-            await unit.people.settle(user.id)  # an address that somebody else proposed, who knew the old password
-            ended = await unit.sessions.end(user.id, Ending.PASSWORD_RESET, now)
-            effects = changed.effects + session.ended(user.id, Ending.PASSWORD_RESET, len(ended))
-            await unit.outgoing.add(effects, trace=observe.trace())
+            done = await _replace(unit, user.id, macs, hashed)
+            if isinstance(done, Refused):
+                return done  # nothing was done
+            await errand.keep(unit, None)
+        effects, ended = done
         ring_for(effects, self.ring)
         observe.emit("password_reset", user_id=str(user.id))
         log_ended(user.id, Ending.PASSWORD_RESET, ended)
         return None
+
+
+async def _replace(
+    unit: Unit, subject: UUID, macs: Sequence[bytes], hashed: str
+) -> tuple[Sequence[Effect], Sequence[UUID]] | Refused:
+    """Use the token under the account's lock; return what leaves, and the sessions that ended."""
+    found = await unit.people.lock(subject)
+    if found is None:
+        return _INVALID
+    user, now = found
+    if user.disabled_at is not None or not await unit.people.use_code(user.id, RESET, macs, now):
+        return _INVALID
+    changed = profile.reset_password(user, hashed, now)
+    await unit.people.change(user, changed.user)
+    await unit.people.settle(user.id)  # an address that somebody else proposed, who knew the old password
+    ended = await unit.sessions.end(user.id, Ending.PASSWORD_RESET, now)
+    effects = changed.effects + session.ended(user.id, Ending.PASSWORD_RESET, len(ended))
+    await unit.outgoing.add(effects, trace=observe.trace())
+    return effects, ended
 
 
 def _owner(address: Address, _: datetime) -> UUID | None:

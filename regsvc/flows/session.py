@@ -14,7 +14,7 @@ from regsvc.domain import account, session
 from regsvc.domain.account import Owner
 from regsvc.domain.delivery import Effect
 from regsvc.domain.refusals import Refusal, Refused
-from regsvc.domain.session import Ending, Link, Opened, Person, Repeated, Reused, Rotated, Session, User
+from regsvc.domain.session import Ending, Family, Link, Opened, Person, Repeated, Reused, Rotated, Session, User
 from regsvc.domain.values import Email, Secret, Username
 from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.transaction import ring_for, transaction
@@ -124,12 +124,15 @@ class Sessions:
         async with transaction(self.begin, self.patience) as unit:
             entered = await self._open(unit, known.user, token, where, known.password_hash)
             if isinstance(entered, Refused):
-                return entered
+                return entered  # nothing was done; and it may be looked at once more
             if anew is not None:  # the same password: nothing that its owner would call a change
                 await unit.people.change(entered.user, replace(entered.user, password_hash=anew))
+            outcome = self._told(entered, token)
+            await errand.keep(unit, outcome)
         if anew is not None:
             observe.emit("password_upgraded", user_id=str(known.user))
-        return self._welcome(entered, token, "password")
+        self._welcome(entered, "password")
+        return outcome
 
     async def _hashed_anew(self, stored: str, password: Secret, errand: Errand) -> str | None:
         """Hash a password that was right as new ones are hashed, where it is not and there is time."""
@@ -151,12 +154,15 @@ class Sessions:
             await unit.outgoing.add(step.effects, trace=observe.trace())
             owner = step.outcome
             entered = owner if isinstance(owner, Refused) else await self._open(unit, owner.id, token, where, None)
+            outcome = self._told(entered, token)
+            await errand.keep(unit, outcome, changed=step.state != before)
         address = self.crypto.pseudonym(key)
         if isinstance(entered, Refused):
             observe.emit("activation_refused", refusal=entered.why.value, address=address)
-            return entered
-        observe.emit("activation_succeeded", user_id=str(entered.user.id), address=address)
-        return self._welcome(entered, token, "code")
+        else:
+            observe.emit("activation_succeeded", user_id=str(entered.user.id), address=address)
+            self._welcome(entered, "code")
+        return outcome
 
     async def _open(
         self, unit: Unit, user_id: UUID, token: Secret, where: Where, password_hash: str | None
@@ -175,14 +181,19 @@ class Sessions:
         await unit.outgoing.add(effects, trace=observe.trace())
         return _Entered(user, opened, now, effects)
 
-    def _welcome(self, entered: _Entered, token: Secret, proof: str) -> Admitted:
+    def _told(self, entered: _Entered | Refused, token: Secret) -> Admitted | Refused:
+        """Return what is answered."""
+        if isinstance(entered, Refused):
+            return entered
+        return self._admit(entered.user, entered.opened.session, token, entered.opened.link, entered.now)
+
+    def _welcome(self, entered: _Entered, proof: str) -> None:
         """Say that a session was opened: this comes after the commit."""
         ring_for(entered.effects, self.ring)
         user, opened = entered.user, entered.opened
         address = self.crypto.pseudonym(user.email_key)
         opened_as = str(opened.session.id)
         observe.emit("login_succeeded", user_id=str(user.id), session_id=opened_as, address=address, proof=proof)
-        return self._admit(user, opened.session, token, opened.link, entered.now)
 
     async def refresh(self, token: Secret, where: Where, errand: Errand = PLAIN) -> Admitted | Refused:
         """Use a refresh token for the next one; a copy that is used after the grace ends its session."""
@@ -190,28 +201,39 @@ class Sessions:
         async with transaction(self.begin, self.patience) as unit:
             found = await unit.sessions.load(self.crypto.digest(token))
             if found is None:
-                return _no_refresh(_NO_REFRESH)
+                return _no_refresh(_NO_REFRESH)  # nothing was done
             family, now = found
             step = session.refresh(family, self.crypto.digest(successors[0]), now, self.rules)
             if isinstance(step, Rotated):
                 await unit.sessions.rotate(step)
             elif isinstance(step, Reused):
                 await self._end_copied(unit, family.user.id, step, now, where)
+            outcome = self._following(family, step, successors, now)
+            await errand.keep(unit, outcome, changed=isinstance(step, Reused))
         user = family.user
+        if isinstance(step, Reused):
+            observe.emit("refresh_reuse_detected", user_id=str(user.id), session_id=str(step.session.id))
+            log_ended(user.id, Ending.REUSED, [step.session.id])
+        if isinstance(outcome, Refused):
+            return _no_refresh(outcome)
+        told = isinstance(step, Repeated)
+        observe.emit("session_refreshed", user_id=str(user.id), session_id=str(family.session.id), repeated=told)
+        return outcome
+
+    def _following(
+        self, family: Family, step: Rotated | Repeated | Reused | Refused, successors: Sequence[Secret], now: datetime
+    ) -> Admitted | Refused:
+        """Return what is answered to whoever used a refresh token."""
         match step:
             case Refused():
-                return _no_refresh(step)
-            case Reused(ended):
-                observe.emit("refresh_reuse_detected", user_id=str(user.id), session_id=str(ended.id))
-                log_ended(user.id, Ending.REUSED, [ended.id])
-                return _no_refresh(_NO_REFRESH)
+                return step
+            case Reused():
+                return _NO_REFRESH
         # Under the secret of now, or the one before: whichever made the link.
         following = next((one for one in successors if self.crypto.digest(one) == step.link.digest), None)
         if following is None:
-            return _no_refresh(_NO_REFRESH)
-        told = isinstance(step, Repeated)
-        observe.emit("session_refreshed", user_id=str(user.id), session_id=str(family.session.id), repeated=told)
-        return self._admit(user, family.session, following, step.link, now)
+            return _NO_REFRESH
+        return self._admit(family.user, family.session, following, step.link, now)
 
     async def _end_copied(self, unit: Unit, user: UUID, step: Reused, now: datetime, where: Where) -> None:
         ended = await unit.sessions.end(user, Ending.REUSED, now, only=step.session.id)
@@ -240,11 +262,11 @@ class Sessions:
 
     async def logout(self, visitor: Visitor, errand: Errand = PLAIN) -> None:
         """End this session."""
-        await self._end(visitor, Ending.LOGOUT, visitor.session.id)
+        await self._end(visitor, Ending.LOGOUT, visitor.session.id, errand)
 
     async def logout_all(self, visitor: Visitor, errand: Errand = PLAIN) -> None:
         """End all sessions, this one too."""
-        await self._end(visitor, Ending.LOGOUT_ALL, None)
+        await self._end(visitor, Ending.LOGOUT_ALL, None, errand)
 
     async def list(self, visitor: Visitor) -> Sequence[Session]:
         """Return the sessions that are alive, the newest first."""
@@ -262,13 +284,14 @@ class Sessions:
         reason = Ending.LOGOUT if session == visitor.session.id else Ending.REVOKED
         return None if await self._end(visitor, reason, session) else _NO_SESSION
 
-    async def _end(self, visitor: Visitor, reason: Ending, only: UUID | None) -> Sequence[UUID]:
+    async def _end(self, visitor: Visitor, reason: Ending, only: UUID | None, errand: Errand = PLAIN) -> Sequence[UUID]:
         user = visitor.user.id
         async with transaction(self.begin, self.patience) as unit:
             found = await unit.people.lock(user)
             ended = await unit.sessions.end(user, reason, found[1], only=only) if found is not None else ()
             effects = session.ended(user, reason, len(ended), ip=visitor.session.ip)
             await unit.outgoing.add(effects, trace=observe.trace())
+            await errand.keep(unit, None)
         log_ended(user, reason, ended)
         return ended
 

@@ -210,7 +210,7 @@ class Staff:
         async with transaction(self.begin, self.patience) as unit:
             outcome, events = await work(unit)
             await unit.outgoing.add(events, trace=observe.trace())
-            await errand.keep(unit, outcome)
+            await errand.keep(unit, outcome, changed=bool(events))
         # Committed; nothing after this line may matter.
         for event in events:
             deed = event.name.removeprefix("admin.")

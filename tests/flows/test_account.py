@@ -171,7 +171,7 @@ async def test_a_resend_queues_another_mail_when_it_is_time(house: House) -> Non
     assert isinstance(soon, Refused)
     assert soon.why is Refusal.RESEND_TOO_SOON
     house.shelf.now += 30 * SECOND
-    assert await house.flows.resend(ADA) == Resent("Ada@Example.org", START + 60 * SECOND)
+    assert await house.flows.resend(ADA) == Resent(UUID(int=1), "Ada@Example.org", START + 60 * SECOND)
     assert house.rings == 2
     assert len([effect for effect, _ in house.shelf.effects if isinstance(effect, Mail)]) == 2
 
