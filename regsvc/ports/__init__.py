@@ -20,6 +20,7 @@ from regsvc.ports.delivery import (
 from regsvc.ports.operations import Housekeeping, Notice, NoticeKind, Notices, Probe, Swept
 from regsvc.ports.outage import Unavailable
 from regsvc.ports.quota import Quotas
+from regsvc.ports.receipt import Different, Finished, Receipts, Running, Seals, Slot, Ticket, Tickets
 from regsvc.ports.session import Members, People, Sessions, Visit
 from regsvc.ports.staff import Enrolment, Occurrence, Roster, StaffBegin, StaffUnit
 from regsvc.ports.transfer import HashForms, Roll, Snapshot, Transfer
@@ -31,9 +32,11 @@ __all__ = [
     "Begin",
     "BoxedMail",
     "Crypto",
+    "Different",
     "Directory",
     "Dispatch",
     "Enrolment",
+    "Finished",
     "HashForms",
     "Housekeeping",
     "KeyShelf",
@@ -56,14 +59,20 @@ __all__ = [
     "People",
     "Probe",
     "Quotas",
+    "Receipts",
     "Roll",
     "Roster",
+    "Running",
+    "Seals",
     "Sessions",
     "SigningKey",
+    "Slot",
     "Snapshot",
     "StaffBegin",
     "StaffUnit",
     "Swept",
+    "Ticket",
+    "Tickets",
     "Tokens",
     "Transfer",
     "Transport",

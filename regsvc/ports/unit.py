@@ -6,6 +6,7 @@ from typing import Protocol
 
 from regsvc.domain.delivery import Effect
 from regsvc.ports.account import Accounts
+from regsvc.ports.receipt import Receipts
 from regsvc.ports.session import People, Sessions
 
 
@@ -38,6 +39,11 @@ class Unit(Protocol):
     @property
     def outgoing(self) -> Outgoing:
         """What must leave."""
+        ...
+
+    @property
+    def receipts(self) -> Receipts:
+        """What was answered."""
         ...
 
 

@@ -21,6 +21,7 @@ from regsvc.store.mailbox import Mailbox
 from regsvc.store.migrations import Ledger, read_migrations
 from regsvc.store.notices import Notices
 from regsvc.store.probe import Probe
+from regsvc.store.receipt import Tickets
 from regsvc.store.session import Members
 from regsvc.store.sql import Statements, folder, read_queries
 from regsvc.store.staff import Roster
@@ -46,6 +47,7 @@ class Store:
     housekeeping: ports.Housekeeping
     notices: ports.Notices
     probe: ports.Probe
+    tickets: ports.Tickets
     statistics: Callable[[], PoolStatistics]
 
 
@@ -82,6 +84,7 @@ async def open_store(
             housekeeping=Housekeeping(queries["housekeeping"], database),
             notices=Notices(database, origin),
             probe=Probe(queries["probe"], database, ledger),
+            tickets=Tickets(queries["receipt"], database, new_id),
             statistics=database.pool.statistics,
         )
 

@@ -10,6 +10,7 @@ from regsvc.store.database import Database
 from regsvc.store.delivery import Outgoing
 from regsvc.store.desk import MailDesk
 from regsvc.store.profile import People
+from regsvc.store.receipt import Receipts
 from regsvc.store.session import Sessions
 from regsvc.store.sql import Statements
 from regsvc.store.staff import Enrolment
@@ -23,6 +24,7 @@ class Unit:
     people: People
     sessions: Sessions
     outgoing: Outgoing
+    receipts: Receipts
     enrolment: Enrolment
     desk: MailDesk
 
@@ -48,6 +50,7 @@ class Units:
                 People(self.queries["profile"], session),
                 Sessions(self.queries["session"], session),
                 Outgoing(self.queries["delivery"], session, self.new_id, self.origin),
+                Receipts(self.queries["receipt"], session),
                 Enrolment(self.queries["staff"], session),
                 MailDesk(self.queries["desk"], session),
             )

@@ -5,6 +5,7 @@ from regsvc.adapters.crypto.forms import Forms
 from regsvc.adapters.crypto.keyring import Keyring, Use
 from regsvc.adapters.crypto.keys import Keys
 from regsvc.adapters.crypto.passwords import Argon2id, Bcrypt, Hashes, Scheme, choose, common_passwords
+from regsvc.adapters.crypto.receipts import Seals
 from regsvc.adapters.crypto.seal import Algorithm
 from regsvc.adapters.crypto.tokens import Tokens
 
@@ -18,6 +19,7 @@ __all__ = [
     "Keyring",
     "Keys",
     "Scheme",
+    "Seals",
     "Tokens",
     "Use",
     "choose",

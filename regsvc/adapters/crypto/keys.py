@@ -26,6 +26,7 @@ class Keys:
     addresses: bytes = field(repr=False)
     refreshes: bytes = field(repr=False)
     seal: bytes = field(repr=False)
+    receipts: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, secret: Secret) -> "Keys":
@@ -40,4 +41,5 @@ class Keys:
             addresses=hkdf(text, b"regsvc address pseudonym"),
             refreshes=hkdf(text, b"regsvc refresh successor"),
             seal=hkdf(text, b"regsvc signing key seal"),
+            receipts=hkdf(text, b"regsvc receipt"),
         )
