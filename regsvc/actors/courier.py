@@ -28,6 +28,7 @@ from regsvc.domain.delivery import (
     Dead,
     Deferred,
     Done,
+    Letter,
     Outage,
     Outcome,
     Parcel,
@@ -296,14 +297,15 @@ class _Courier:
                 observe.emit("code_minted", **trip.facts())
         if minted is None:
             return None
+        said = Letter.REGISTERED_AGAIN if minted.owned else parcel.letter
         return Dispatch(
             parcel.id,
-            parcel.letter,
+            said,
             minted.email,
             minted.username,
             minted.locale,
-            code,
-            carried.lifetime if carried is not None else None,
+            None if minted.owned else code,
+            carried.lifetime if carried is not None and not minted.owned else None,
             parcel.created_at,
             trace=observe.trace(),
             data=parcel.data,

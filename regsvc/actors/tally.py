@@ -50,7 +50,7 @@ class Pace:
                 return Carried(self.verify_digits, min(self.verify_lifetime, PROPOSAL_TTL - NOT_AFTER))
             case Letter.RESET:
                 return Carried(None, self.reset_lifetime)
-            case Letter.PASSWORD_CHANGED | Letter.EMAIL_CHANGED | Letter.NEW_DEVICE:
+            case Letter.PASSWORD_CHANGED | Letter.EMAIL_CHANGED | Letter.NEW_DEVICE | Letter.REGISTERED_AGAIN:
                 return None
             case _:
                 assert_never(letter)

@@ -29,6 +29,7 @@ class DuplicatePolicy(Enum):
 
     CONFLICT = "conflict"
     CLAIMS = "claims"
+    UNIFORM = "uniform"  # as claims, and an account beside them shows in no answer: see `Rules.uniform`
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,15 @@ class Rules:
     claims_max: int = 5  # checking a password costs one hash a claim: an address never holds more
     duplicates: DuplicatePolicy = DuplicatePolicy.CONFLICT
     limit_mails: bool = True
+
+    @property
+    def uniform(self) -> bool:
+        """Whether a registration is taken note of at an address that has an account too.
+
+        To whoever registered it, that claim is as any other: its password is known, its code expires, its tries run
+        out. But its letter tells the owner instead of carrying the code, and no code makes it an account.
+        """
+        return self.duplicates is DuplicatePolicy.UNIFORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +192,7 @@ def resend_available_at(state: Address, now: datetime, rules: Rules) -> datetime
 
 def register(state: Address, event: Register, now: datetime, rules: Rules) -> Step[Claim]:
     """Claim the address: at most one live claim at a time, or several, as the rules have it."""
-    if state.owner is not None:
+    if state.owner is not None and not rules.uniform:
         return Step(state, Refused(Refusal.USER_ALREADY_EXISTS))
     if event.username_taken:
         return Step(state, Refused(Refusal.USERNAME_TAKEN))
@@ -216,7 +226,7 @@ def _free_at(live: list[datetime], rules: Rules) -> datetime | None:
     match rules.duplicates:
         case DuplicatePolicy.CONFLICT:
             return max(live, default=None)
-        case DuplicatePolicy.CLAIMS:
+        case DuplicatePolicy.CLAIMS | DuplicatePolicy.UNIFORM:
             return min(live) if len(live) >= rules.claims_max else None
         case _:
             assert_never(rules.duplicates)
@@ -231,7 +241,7 @@ def _kept(claims: tuple[Claim, ...], now: datetime, rules: Rules) -> tuple[Claim
 
 def resend(state: Address, event: Resend, now: datetime, rules: Rules) -> Step[Claim]:
     """Have another code mailed to the newest claim that the proof opens."""
-    proved = claims_proved(state, event.proof, now)
+    proved = claims_proved(state, event.proof, now, rules)
     if isinstance(proved, Refused):
         return Step(state, proved)
     available_at = resend_available_at(state, now, rules)
@@ -246,9 +256,11 @@ def resend(state: Address, event: Resend, now: datetime, rules: Rules) -> Step[C
 
 def activate(state: Address, event: Activate, now: datetime, rules: Rules) -> Step[Owner]:
     """Make a claim the account of its address, or spend a try."""
-    proved = claims_proved(state, event.proof, now)
+    proved = claims_proved(state, event.proof, now, rules)
     if isinstance(proved, Refused):
         return Step(state, proved)
+    if state.owner is not None:
+        event = replace(event, macs={})  # an owner is never replaced: beside one, every code is wrong
     shown = [(claim, code) for claim in proved if (code := claim.code) is not None and now < code.expires_at]
     if not shown:
         return Step(state, Refused(Refusal.ACTIVATION_CODE_EXPIRED))
@@ -327,14 +339,26 @@ def ask(state: Address, letter: Letter, subject: UUID, now: datetime, rules: Rul
     return replace(state, asked=asked.plus_one(now), asked_at=now), (Mail(letter, subject),)
 
 
-def claims_proved(state: Address, proof: Proof, now: datetime) -> tuple[Claim, ...] | Refused:
+def claims_proved(state: Address, proof: Proof, now: datetime, rules: Rules) -> tuple[Claim, ...] | Refused:
     """Return the claims that `proof` opens, newest first; or what a proof of nothing here is answered with."""
-    if state.owner is not None:
+    if state.owner is not None and proof.opens(state.owner):
+        return Refused(Refusal.USER_ALREADY_ACTIVATED)
+    if state.owner is not None and not rules.uniform:
         # An account that came another way (an import) voids the claims beside it: an owner is never replaced.
-        opened = proof.opens(state.owner)
-        return Refused(Refusal.USER_ALREADY_ACTIVATED if opened else Refusal.INVALID_CREDENTIALS)
+        return Refused(Refusal.INVALID_CREDENTIALS)
     claims = tuple(claim for claim in state.claims if now < claim.expires_at and proof.opens(claim))
     return claims or Refused(Refusal.INVALID_CREDENTIALS)
+
+
+def hashes(state: Address, rules: Rules) -> tuple[tuple[Claim | Owner, ...], tuple[str, ...]]:
+    """Return who has a password here, and what a password is checked against: their hashes, in that order, first.
+
+    Where nobody may learn of an account, an address without one costs as much as one with it, and one without a claim
+    as much as one with it: there are hashes more that nothing opens. Otherwise nobody costs as much as one.
+    """
+    subjects = (*state.claims, *(() if state.owner is None else (state.owner,)))
+    wanted = max(len(state.claims), 1) + 1 if rules.uniform else 0
+    return subjects, (*(s.password_hash for s in subjects), *(NO_PASSWORD,) * (wanted - len(subjects)))
 
 
 def _with(claims: tuple[Claim, ...], changed: Claim) -> tuple[Claim, ...]:

@@ -25,6 +25,7 @@ class Letter(Enum):
     PASSWORD_CHANGED = "password_changed"  # noqa: S105 - a name
     EMAIL_CHANGED = "email_changed"  # to the address that it was
     NEW_DEVICE = "new_device"
+    REGISTERED_AGAIN = "registered_again"  # to an account, instead of what a claim beside it would be mailed
 
     @property
     def purpose(self) -> str | None:

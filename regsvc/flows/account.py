@@ -57,6 +57,13 @@ class Registered:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """A registration under the policy `uniform`: whatever comes of it, this is all that is told."""
+
+    email: str
+
+
+@dataclass(frozen=True, slots=True)
 class Activated:
     """An account that was just activated."""
 
@@ -98,29 +105,48 @@ class Accounts:
     rules: account.Rules
     patience: timedelta = field(default=timedelta(seconds=5))
 
-    async def register(self, form: Registration, errand: Errand = PLAIN) -> Registered | Refused:
-        """Claim an address: when this returns, the registration is stored and its mail is under way."""
+    async def register(self, form: Registration, errand: Errand = PLAIN) -> Registered | Noted | Refused:
+        """Claim an address: when this returns, the registration is stored and its mail is under way.
+
+        Under `uniform` the same is done and told wherever that is not so, but for a name that is taken.
+        """
         key = form.email.key
-        # A look without the lock spares the hash where the answer is no already; only the lock decides a yes.
-        state, now = await self.directory.look(key)
         taken = form.username is not None and await self.directory.username_taken(form.username.key)
         event = account.Register(
             self.crypto.new_id(), form.email, "", form.username, form.locale, form.client, username_taken=taken
         )
-        glimpse = account.register(state, event, now, self.rules).outcome
-        if isinstance(glimpse, Refused):
+        glimpse = await self._glimpse(key, event)
+        if glimpse is not None:
             return self._refused("registration_refused", key, glimpse)
         event = replace(event, password_hash=await self.passwords.hash(form.password, errand.client))
 
-        def told(claim: Claim, state: Address, now: datetime) -> Registered:
+        def told(made: Claim | Refused, state: Address, now: datetime) -> Registered | Noted | Refused:
+            if self.rules.uniform:
+                return Noted(form.email.address)
+            if isinstance(made, Refused):
+                return made
             available_at = account.resend_available_at(state, now, self.rules)
-            return Registered(event.id, form.email.address, claim.created_at, available_at)
+            return Registered(event.id, form.email.address, made.created_at, available_at)
 
-        done = await self._decide(key, lambda state, now: account.register(state, event, now, self.rules), told, errand)
-        if isinstance(done, Refused):
-            return self._refused("registration_refused", key, done)
-        observe.emit("registration_created", registration_id=str(event.id), address=self.crypto.pseudonym(key))
-        return done
+        made, answer = await self._decide(
+            key, lambda state, now: account.register(state, event, now, self.rules), told, errand
+        )
+        if isinstance(made, Refused):
+            self._refused("registration_refused", key, made)
+        else:
+            observe.emit("registration_created", registration_id=str(event.id), address=self.crypto.pseudonym(key))
+        return answer
+
+    async def _glimpse(self, key: EmailKey, event: account.Register) -> Refused | None:
+        """Look without the lock: it spares the hash where the answer is no already; only the lock decides a yes.
+
+        Under `uniform` a hash that is spared would tell of the address: there a name alone can be refused.
+        """
+        if self.rules.uniform:
+            return Refused(Refusal.USERNAME_TAKEN) if event.username_taken else None
+        state, now = await self.directory.look(key)
+        found = account.register(state, event, now, self.rules).outcome
+        return found if isinstance(found, Refused) else None
 
     async def activate(self, who: Credentials, code: Secret, errand: Errand = PLAIN) -> Activated | Refused:
         """Turn a registration into the account of its address, if password and code are its own and the code lives."""
@@ -131,10 +157,12 @@ class Accounts:
         macs = {subject: self.crypto.macs(subject, ACTIVATE, code) for subject in proof.hashes}
         event = account.Activate(proof, macs)
 
-        def told(owner: Owner, _state: Address, _now: datetime) -> Activated:
-            return Activated(owner.id, owner.email, owner.activated_at)
+        def told(owner: Owner | Refused, _state: Address, _now: datetime) -> Activated | Refused:
+            return owner if isinstance(owner, Refused) else Activated(owner.id, owner.email, owner.activated_at)
 
-        done = await self._decide(key, lambda state, now: account.activate(state, event, now, self.rules), told, errand)
+        _, done = await self._decide(
+            key, lambda state, now: account.activate(state, event, now, self.rules), told, errand
+        )
         if isinstance(done, Refused):
             return self._refused("activation_refused", key, done)
         observe.emit("activation_succeeded", user_id=str(done.id), address=self.crypto.pseudonym(key))
@@ -148,10 +176,14 @@ class Accounts:
             return self._refused("resend_refused", key, proof)
         event = account.Resend(proof)
 
-        def told(claim: Claim, state: Address, now: datetime) -> Resent:
+        def told(claim: Claim | Refused, state: Address, now: datetime) -> Resent | Refused:
+            if isinstance(claim, Refused):
+                return claim
             return Resent(claim.id, claim.email, account.resend_available_at(state, now, self.rules))
 
-        done = await self._decide(key, lambda state, now: account.resend(state, event, now, self.rules), told, errand)
+        _, done = await self._decide(
+            key, lambda state, now: account.resend(state, event, now, self.rules), told, errand
+        )
         if isinstance(done, Refused):
             return self._refused("resend_refused", key, done)
         observe.emit("resend_accepted", registration_id=str(done.id), address=self.crypto.pseudonym(key))
@@ -165,7 +197,7 @@ class Accounts:
         until = trio.current_time() + wait.total_seconds()
         while True:
             state, now = await self.directory.look(who.email.key)
-            proved = account.claims_proved(state, proof, now)
+            proved = account.claims_proved(state, proof, now, self.rules)
             if isinstance(proved, Refused):
                 return proved
             claim = proved[0]
@@ -179,29 +211,28 @@ class Accounts:
     async def _prove(self, who: Credentials, errand: Errand) -> Proof | Refused:
         """Check the password against everyone who has one here; nobody costs as much as somebody."""
         state, _ = await self.directory.look(who.email.key)
-        subjects: list[Claim | Owner] = [*state.claims, *([state.owner] if state.owner else [])]
-        right = await self.passwords.check(who.password, [s.password_hash for s in subjects], errand.client)
-        opened = {s.id: s.password_hash for s, ok in zip(subjects, right, strict=True) if ok}
+        subjects, stored = account.hashes(state, self.rules)
+        right = await self.passwords.check(who.password, stored, errand.client)
+        opened = {s.id: s.password_hash for s, ok in zip(subjects, right, strict=False) if ok}
         return Proof(opened) if opened else Refused(Refusal.INVALID_CREDENTIALS)
 
     async def _decide(
         self,
         key: EmailKey,
         decide: Callable[[Address, datetime], Step[T]],
-        told: Callable[[T, Address, datetime], S],
+        told: Callable[[T | Refused, Address, datetime], S],
         errand: Errand,
-    ) -> S | Refused:
-        """Decide under the address's lock; `told` makes what is answered of what was decided."""
+    ) -> tuple[T | Refused, S]:
+        """Decide under the address's lock; `told` makes what is answered of what was decided. Return both."""
         async with transaction(self.begin, self.patience) as unit:
             before, now = await unit.accounts.load(key)
             step = decide(before, now)
             await unit.accounts.save(key, before, step.state)
             await unit.outgoing.add(step.effects, trace=observe.trace())
-            found = step.outcome
-            outcome = found if isinstance(found, Refused) else told(found, step.state, now)
-            await errand.keep(unit, outcome, changed=step.state != before)
+            answer = told(step.outcome, step.state, now)
+            await errand.keep(unit, answer, changed=step.state != before)
         ring_for(step.effects, self.ring)
-        return outcome
+        return step.outcome, answer
 
     def _refused(self, event: observe.Event, key: EmailKey, refused: Refused) -> Refused:
         observe.emit(event, refusal=refused.why.value, address=self.crypto.pseudonym(key))

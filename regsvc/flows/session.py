@@ -109,6 +109,8 @@ class Sessions:
         if isinstance(who, Email):
             state, now = await self.directory.look(who.key)
             owner, claims = state.owner, [claim.password_hash for claim in state.claims if now < claim.expires_at]
+            if self.address_rules.uniform:
+                claims = []  # "not activated" would say that there is no account
         else:
             owner, claims = await self.members.by_username(who.key), []
         right = await self.passwords.check(

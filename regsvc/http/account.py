@@ -7,7 +7,7 @@ from typing import Final
 from quart import Response, request
 
 from regsvc.domain.refusals import Refused
-from regsvc.flows.account import Accounts, Registration, Standing
+from regsvc.flows.account import Accounts, Noted, Registration, Standing
 from regsvc.http import models, wire
 from regsvc.http.caller import asked
 from regsvc.http.connection import while_connected
@@ -38,6 +38,8 @@ def _register(accounts: Accounts, rules: Rules) -> View:
         )
         if isinstance(done, Refused):
             return done
+        if isinstance(done, Noted):
+            return reply(models.Noted(email=done.email, message=f"What to do next is mailed to {done.email}."), 202)
         registration = models.Registration(
             id=done.id,
             email=done.email,

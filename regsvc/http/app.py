@@ -42,6 +42,7 @@ class Knobs:
     verify_digits: int = 6
     cookies: bool = False  # whether refresh tokens are handed out in a cookie
     admin_token: Secret | None = None  # what a machine shows to administer
+    uniform: bool = False  # whether every registration is answered alike
 
     @property
     def rules(self) -> Rules:
@@ -83,10 +84,11 @@ def make_app(flows: Flows, *, tokens: Tokens, probe: Probe, mailbox: Mailbox | N
         **pages.views(described, shown, rules, root=knobs.writer.base, mailbox=mailbox is not None),
         **({} if mailbox is None else development.views(mailbox)),
     }
-    return Front(routes(development=mailbox is not None), views, knobs.writer, knobs.trusted_proxies)
+    table = routes(development=mailbox is not None, uniform=knobs.uniform)
+    return Front(table, views, knobs.writer, knobs.trusted_proxies)
 
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:
     """Return the OpenAPI document of an app with these knobs, as JSON on one line."""
-    found = document(routes(development=mailbox), knobs.writer, knobs.rules)
+    found = document(routes(development=mailbox, uniform=knobs.uniform), knobs.writer, knobs.rules)
     return json.dumps(found, ensure_ascii=False).encode()

@@ -45,6 +45,13 @@ class Registration(Model):
     message: str
 
 
+class Noted(Model):
+    """A registration was taken note of, whatever comes of it: the same for every address."""
+
+    email: str
+    message: str
+
+
 class User(Model):
     """An account."""
 

@@ -12,12 +12,16 @@ from regsvc.domain.values import Secret
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """Whom a letter goes to; where it carries a code, that was stored, and dies at `expires_at`."""
+    """Whom a letter goes to; where it carries a code, that was stored, and dies at `expires_at`.
+
+    `owned`: it was for a claim, but the address has an account. It goes to that, and says so instead of the code.
+    """
 
     email: str
     username: str | None
     locale: str | None
     expires_at: datetime | None
+    owned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,7 +133,7 @@ class Mailbag:
                 )
         if found is None:
             return None
-        return Minted(found["email"], found["username"], found["locale"], found["expires_at"])
+        return Minted(found["email"], found["username"], found["locale"], found["expires_at"], found["owned"])
 
     async def address(self, parcel: Parcel) -> Minted | None:
         """Return whom a notice goes to; None, and the parcel is deleted, when the account is gone.

@@ -20,7 +20,7 @@ from regsvc.http import models
 from regsvc.http.app import Knobs, describe, make_app
 from regsvc.http.server import Cut, Drained, Server, serve
 from regsvc.settings import Settings
-from regsvc.world.building import World, passwords
+from regsvc.world.building import World, passwords, rules
 
 MAIL_SHARE: Final = 0.8  # of the drain is for requests in flight; what is left, for the mails they cause
 
@@ -135,6 +135,7 @@ def knobs(settings: Settings) -> Knobs:
         verify_digits=settings.verify_code_length,
         cookies=settings.cookies,
         admin_token=settings.admin_token,
+        uniform=rules(settings).uniform,
     )
 
 

@@ -152,7 +152,7 @@ ON CONFLICT (email_key) DO UPDATE
 -- name: mint_for_claim(id, attempts, leased_at, mac, lifetime, purpose) -> row
 -- Under the address's lock. A parcel whose registration is gone or over, or after which a newer one of its kind is on
 -- the way, is deleted; one whose lease is lost is left alone. No row in all these cases. The registration's own code
--- holds the address, another one does not.
+-- holds the address, another one does not. Where the address has an account, it goes there.
 -- The clock is read once both rows are held: in the locking CTEs it would be read before the wait.
 WITH parcel AS MATERIALIZED (
     SELECT
@@ -169,6 +169,7 @@ claim AS MATERIALIZED (
     SELECT
         registrations.id,
         registrations.email,
+        registrations.email_key,
         registrations.username,
         registrations.locale,
         registrations.expires_at
@@ -188,6 +189,7 @@ good AS MATERIALIZED (
     SELECT
         claim.id,
         claim.email,
+        claim.email_key,
         claim.username,
         claim.locale,
         clock.observed_at
@@ -233,12 +235,14 @@ refused AS (
 )
 
 SELECT
-    good.email,
-    good.username,
-    good.locale,
-    code.expires_at
+    code.expires_at,
+    users.id IS NOT NULL AS owned,
+    coalesce(users.email, good.email) AS email,
+    CASE WHEN users.id IS NULL THEN good.username ELSE users.username END AS username,
+    CASE WHEN users.id IS NULL THEN good.locale ELSE users.locale END AS locale
 FROM good
-INNER JOIN code ON good.id = code.subject_id;
+INNER JOIN code ON good.id = code.subject_id
+LEFT JOIN users ON good.email_key = users.email_key;
 
 -- name: lock_account(subject) -> none
 SELECT FROM users
@@ -320,7 +324,8 @@ SELECT
     good.email,
     good.username,
     good.locale,
-    code.expires_at
+    code.expires_at,
+    FALSE AS owned
 FROM good
 INNER JOIN code ON good.id = code.subject_id;
 

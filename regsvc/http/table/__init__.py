@@ -4,7 +4,7 @@ A test holds app, table and document to each other.
 """
 
 from regsvc.http.routes import Route
-from regsvc.http.table.account import ACCOUNT
+from regsvc.http.table.account import ACCOUNT, UNIFORM_ACCOUNT
 from regsvc.http.table.development import DEVELOPMENT
 from regsvc.http.table.documentation import DOCUMENTATION
 from regsvc.http.table.ops import OPERATIONS
@@ -13,7 +13,7 @@ from regsvc.http.table.session import SESSION
 from regsvc.http.table.staff import STAFF
 
 
-def routes(*, development: bool) -> tuple[Route, ...]:
-    """Return every route, those of the mailbox only where there is one."""
-    here = (*ACCOUNT, *SESSION, *PROFILE, *STAFF, *OPERATIONS, *DOCUMENTATION)
+def routes(*, development: bool, uniform: bool = False) -> tuple[Route, ...]:
+    """Return every route, those of the mailbox only where there is one; `uniform`: as that duplicate policy answers."""
+    here = (*(UNIFORM_ACCOUNT if uniform else ACCOUNT), *SESSION, *PROFILE, *STAFF, *OPERATIONS, *DOCUMENTATION)
     return (*here, *DEVELOPMENT) if development else here

@@ -1,5 +1,6 @@
 """Register, activate, resend, and how it stands."""
 
+from dataclasses import replace
 from typing import Final
 
 from regsvc.http import kinds, models
@@ -134,3 +135,16 @@ ACCOUNT: Final = (
         problems=(kinds.INVALID_CREDENTIALS, kinds.USER_ALREADY_ACTIVATED, kinds.VALIDATION_ERROR, *BUSY),
     ),
 )
+
+_NOTED: Final = replace(
+    ACCOUNT[0],
+    description="Has mailed to the address what to do next: a code, or, to the owner of an account, that somebody "
+    "tried. The answer, and its time, are the same for every address.",
+    success=Success(
+        "Taken note of.",
+        models.Noted,
+        {"email": "alice@example.com", "message": "What to do next is mailed to alice@example.com."},
+        202,
+    ),
+)
+UNIFORM_ACCOUNT: Final = (_NOTED, *ACCOUNT[1:])
