@@ -36,7 +36,7 @@ from regsvc.domain.delivery import (
     Verdict,
     verdict,
 )
-from regsvc.domain.values import ResetToken, Secret
+from regsvc.domain.values import LinkToken, Secret
 from regsvc.ports import Crypto, Dispatch, Mailbag, Transport, Unavailable
 
 SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that is being written down
@@ -317,7 +317,7 @@ class _Courier:
             code = self._crypto.new_code(digits)
             return code, code
         proof = self._crypto.new_token()
-        return proof, ResetToken(parcel.subject, proof).text()
+        return proof, LinkToken(parcel.subject, proof).text()
 
     def _say_sent(self, trip: _Trip, began: float) -> None:
         accept = trip.now() - trip.parcel.created_at

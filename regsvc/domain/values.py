@@ -27,7 +27,7 @@ _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322 3.2.3
 _LABEL: Final = r"(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 2.1, RFC 5890 2.3.1 (no R-LDH)
 _PLAIN: Final = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@((?:{_LABEL}\.)+{_LABEL}(?<=[A-Za-z]))")
 _SPECIAL: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES if name != "test")
-_RESET_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 octets in base64url without padding
+_LINK_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 octets in base64url without padding
 _CODE_NOISE: Final = str.maketrans(
     "", "", " -\u00a0\u2010\u2011\u2012\u2013"
 )  # what people and mail programs put into codes
@@ -221,21 +221,26 @@ def read_code(text: str, digits: int) -> Secret | Flaw:
 
 
 @dataclass(frozen=True, slots=True)
-class ResetToken:
-    """What opens a new password: whose it is, and 128 random bits that are stored nowhere but as a MAC."""
+class LinkToken:
+    """What a link in a mail carries: for whom it is, and 128 random bits that are stored nowhere but as a MAC."""
 
     subject: UUID
     secret: Secret
 
     def text(self) -> Secret:
-        """Return it as it stands in the letter: 43 characters that need no quoting in a URL."""
-        octets = self.subject.bytes + bytes.fromhex(self.secret.reveal())
+        """Return it as it stands in the letter: 43 characters that need no quoting in a URL.
+
+        The subject lies under the random bits, so every token of one is another text from its first character on.
+        """
+        secret = int(self.secret.reveal(), 16)
+        octets = (self.subject.int ^ secret).to_bytes(16, "big") + secret.to_bytes(16, "big")
         return Secret(urlsafe_b64encode(octets).rstrip(b"=").decode("ascii"))
 
     @classmethod
-    def parse(cls, text: str) -> "ResetToken | None":
+    def parse(cls, text: str) -> "LinkToken | None":
         """Read it back; None for what was never one."""
-        if not _RESET_TOKEN.fullmatch(text):
+        if not _LINK_TOKEN.fullmatch(text):
             return None
         octets = urlsafe_b64decode(text + "=")
-        return cls(UUID(bytes=octets[:16]), Secret(octets[16:].hex()))
+        secret = int.from_bytes(octets[16:], "big")
+        return cls(UUID(int=int.from_bytes(octets[:16], "big") ^ secret), Secret(f"{secret:032x}"))

@@ -16,7 +16,7 @@ from regsvc.domain.account import Address
 from regsvc.domain.delivery import Effect, Letter
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending
-from regsvc.domain.values import Email, PasswordRules, ResetToken, Secret
+from regsvc.domain.values import Email, LinkToken, PasswordRules, Secret
 from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.session import log_ended
 from regsvc.flows.transaction import ring_for, transaction
@@ -61,14 +61,14 @@ class Recovery:
         if mails:
             observe.emit("letter_asked", letter=letter.value, address=self.crypto.pseudonym(email.key))
 
-    async def reset(self, token: ResetToken | None, password: Secret, errand: Errand = PLAIN) -> Refused | None:
+    async def reset(self, token: LinkToken | None, password: Secret, errand: Errand = PLAIN) -> Refused | None:
         """Give an account the password: its first one too. All its sessions end, and its owner is told."""
         refused = _INVALID if token is None else await self._reset(token, password, errand)
         if refused is not None:
             observe.emit("reset_refused", refusal=refused.why.value)
         return refused
 
-    async def _reset(self, token: ResetToken, password: Secret, errand: Errand) -> Refused | None:
+    async def _reset(self, token: LinkToken, password: Secret, errand: Errand) -> Refused | None:
         macs = self.crypto.macs(token.subject, RESET, token.secret)
         # A look without the lock spares the hash where the answer is no already; only the lock decides a yes.
         alive = await self.members.code_alive(token.subject, RESET, macs)

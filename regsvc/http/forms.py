@@ -17,9 +17,9 @@ from regsvc.domain.values import (
     Email,
     EmailKey,
     Flaw,
+    LinkToken,
     Locale,
     PasswordRules,
-    ResetToken,
     Secret,
     Username,
     read_code,
@@ -106,8 +106,8 @@ def _secret(value: object) -> Secret:
     return Secret(_text(value))
 
 
-def _reset_token(value: object) -> ResetToken | None:
-    return ResetToken.parse(_text(value))
+def _link_token(value: object) -> LinkToken | None:
+    return LinkToken.parse(_text(value))
 
 
 def _rules(info: ValidationInfo) -> Rules:
@@ -246,7 +246,7 @@ class ResetForm(Form):
     """The token of the mail (None: what cannot be one), and the new password."""
 
     token: Annotated[
-        ResetToken | None, PlainValidator(_reset_token), WithJsonSchema({"type": "string", "description": "As mailed."})
+        LinkToken | None, PlainValidator(_link_token), WithJsonSchema({"type": "string", "description": "As mailed."})
     ]
     new_password: NewPassword
 

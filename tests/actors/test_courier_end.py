@@ -13,7 +13,7 @@ from regsvc.actors import keeper
 from regsvc.actors.courier import DRAIN_AWAY
 from regsvc.actors.tally import Drained, Pace
 from regsvc.domain.delivery import Accepted, Letter, Outage, Outcome
-from regsvc.domain.values import ResetToken
+from regsvc.domain.values import LinkToken
 from regsvc.ports import Dispatch, OutboxCounts
 from tests.actors.office import Office, Unplugged
 from tests.fakes import Post, Relay, Trouble, accept
@@ -142,7 +142,7 @@ def _shown(office: Office) -> Iterator[tuple[UUID, bytes]]:
     """The MACs of what was delivered."""
     for _, dispatch in office.relay.delivered:
         if (code := dispatch.code) is not None:
-            token = ResetToken.parse(code.reveal())
+            token = LinkToken.parse(code.reveal())
             subject, purpose = UUID(int=1000 + dispatch.id.int), dispatch.letter.purpose
             assert purpose is not None
             yield subject, office.dice.mac(subject, purpose, code if token is None else token.secret)

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from regsvc.actors.tally import Carried, Pace
 from regsvc.domain.delivery import Accepted, Deferred, Letter, Outcome
 from regsvc.domain.profile import PROPOSAL_TTL
-from regsvc.domain.values import ResetToken
+from regsvc.domain.values import LinkToken
 from regsvc.ports import Dispatch
 from tests.actors.office import PACE, Office
 from tests.fakes import START, Post, Relay, Row, now
@@ -54,7 +54,7 @@ async def test_a_reset_carries_a_token_that_says_whose_it_is(autojump_clock: Moc
     office = Office()
     row, dispatch = await carried(office, Letter.RESET)
     assert dispatch.code is not None
-    token = ResetToken.parse(dispatch.code.reveal())
+    token = LinkToken.parse(dispatch.code.reveal())
     assert token is not None
     assert token.subject == row.subject
     assert office.post.codes[row.subject][0] == office.dice.mac(row.subject, "reset", token.secret)

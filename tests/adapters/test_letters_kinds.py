@@ -13,16 +13,21 @@ from regsvc.adapters.mail import Letters
 from regsvc.adapters.mail import words as room
 from regsvc.domain import session
 from regsvc.domain.delivery import Letter
-from regsvc.domain.values import ResetToken, Secret
+from regsvc.domain.values import LinkToken, Secret
 from tests.adapters.reading import LETTERS, Visible, parts, written
 from tests.adapters.writing import TOKEN
 
 WORDS = Path(room.__file__).parent / "templates" / "words"
 LANGUAGES = sorted(LETTERS.languages)
 NOTICES = [letter for letter in Letter if letter.notice]
-RESETS = [Letter.RESET, Letter.PASSWORD_CHANGED, Letter.NEW_DEVICE]  # what a new password is the answer to
+RESETS = [
+    Letter.RESET,
+    Letter.PASSWORD_CHANGED,
+    Letter.NEW_DEVICE,
+    Letter.REGISTERED_AGAIN,
+]  # what a new password is the answer to
 tokens = st.builds(
-    lambda subject, secret: ResetToken(subject, Secret(secret.hex())).text().reveal(),
+    lambda subject, secret: LinkToken(subject, Secret(secret.hex())).text().reveal(),
     st.uuids(),
     st.binary(min_size=16, max_size=16),
 )

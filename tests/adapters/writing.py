@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from regsvc.domain.delivery import Letter
-from regsvc.domain.values import ResetToken, Secret
+from regsvc.domain.values import LinkToken, Secret
 from regsvc.ports import Dispatch
 
 AT = datetime(2026, 11, 20, 11, 5, 59, tzinfo=UTC)
-TOKEN = ResetToken(UUID(int=7 << 120), Secret("0123456789abcdef" * 2)).text().reveal()
+TOKEN = LinkToken(UUID(int=7 << 120), Secret("0123456789abcdef" * 2)).text().reveal()
 
 
 def dispatch(

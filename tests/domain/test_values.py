@@ -12,9 +12,9 @@ from regsvc.domain.values import (
     EMAIL_MAX,
     Email,
     Flaw,
+    LinkToken,
     Locale,
     PasswordRules,
-    ResetToken,
     Secret,
     Username,
     read_code,
@@ -237,20 +237,27 @@ def test_secrets_compare_by_their_text() -> None:
 
 
 @given(st.uuids(), st.binary(min_size=16, max_size=16))
-def test_a_reset_token_is_read_back_as_it_was_written(subject: UUID, octets: bytes) -> None:
-    token = ResetToken(subject, Secret(octets.hex()))
+def test_a_token_is_read_back_as_it_was_written(subject: UUID, octets: bytes) -> None:
+    token = LinkToken(subject, Secret(octets.hex()))
     text = token.text().reveal()
     assert len(text) == 43
     assert set(text) <= set(string.ascii_letters + string.digits + "-_")
-    assert ResetToken.parse(text) == token
+    assert LinkToken.parse(text) == token
+
+
+@given(st.uuids(), st.binary(min_size=16, max_size=16))
+def test_the_random_bits_are_in_each_character_of_a_token(subject: UUID, octets: bytes) -> None:
+    turned = bytes(octet ^ 0xFF for octet in octets)
+    one, other = (LinkToken(subject, Secret(secret.hex())).text().reveal() for secret in (octets, turned))
+    assert all(a != b for a, b in zip(one, other, strict=True))
 
 
 @given(st.text() | st.text("ABCabc019-_=+/", min_size=40, max_size=46))
-def test_what_was_never_a_reset_token_is_none(text: str) -> None:
-    token = ResetToken.parse(text)
+def test_what_was_never_a_token_is_none(text: str) -> None:
+    token = LinkToken.parse(text)
     assert (token is not None) == (len(text) == 43 and set(text) <= set(string.ascii_letters + string.digits + "-_"))
 
 
 @pytest.mark.parametrize("text", ["", "A" * 42, "A" * 44, "A" * 42 + "=", "A" * 42 + "+", "A" * 42 + "\n", "Ä" * 43])
-def test_a_reset_token_of_another_shape_is_none(text: str) -> None:
-    assert ResetToken.parse(text) is None
+def test_a_token_of_another_shape_is_none(text: str) -> None:
+    assert LinkToken.parse(text) is None

@@ -12,7 +12,7 @@ from regsvc.domain import account, session
 from regsvc.domain.account import Address, Code
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import User
-from regsvc.domain.values import Email, PasswordRules, ResetToken, Secret
+from regsvc.domain.values import Email, LinkToken, PasswordRules, Secret
 from regsvc.flows.account import Accounts, Noted, Registered, Registration
 from regsvc.flows.profile import CHANGE_EMAIL, Profiles
 from regsvc.flows.recovery import RESET, Recovery
@@ -114,8 +114,8 @@ class House:
             claims = tuple(new if new.id == claim else old for old, new in zip(address.claims, theirs, strict=True))
             self.shelf.addresses[key] = replace(address, claims=claims)
 
-    def mint_reset(self, user: User) -> ResetToken:
-        token = ResetToken(user.id, self.dice.new_token())
+    def mint_reset(self, user: User) -> LinkToken:
+        token = LinkToken(user.id, self.dice.new_token())
         mac = self.dice.mac(user.id, RESET, token.secret)
         self.shelf.codes[user.id, RESET] = StoredCode(mac, self.shelf.now + 30 * MINUTE)
         return token

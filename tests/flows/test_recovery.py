@@ -12,7 +12,7 @@ from regsvc.domain.account import NO_PASSWORD, DuplicatePolicy, Tally
 from regsvc.domain.delivery import Letter, Mail, Publish
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending
-from regsvc.domain.values import Email, ResetToken, Secret, Username
+from regsvc.domain.values import Email, LinkToken, Secret, Username
 from regsvc.flows.profile import CHANGE_EMAIL
 from regsvc.flows.recovery import RESET, Recovery
 from regsvc.ports import Unavailable
@@ -172,7 +172,7 @@ async def test_what_is_no_token_or_another_accounts_costs_no_hash(house: House) 
         None,
         replace(token, secret=Secret("0" * 32)),
         replace(token, subject=other.id),
-        ResetToken(UUID(int=7), token.secret),
+        LinkToken(UUID(int=7), token.secret),
     ):
         assert await house.recovery.reset(wrong, NEW) == INVALID
     house.shelf.now += 30 * MINUTE

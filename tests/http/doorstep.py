@@ -17,7 +17,7 @@ from werkzeug.datastructures import Headers
 from regsvc.domain import session
 from regsvc.domain.account import Code, Rules
 from regsvc.domain.session import User
-from regsvc.domain.values import Email, EmailKey, PasswordRules, ResetToken, Secret
+from regsvc.domain.values import Email, EmailKey, LinkToken, PasswordRules, Secret
 from regsvc.flows.account import ACTIVATE, Accounts
 from regsvc.flows.profile import CHANGE_EMAIL, Profiles
 from regsvc.flows.recovery import RESET, Recovery
@@ -179,7 +179,7 @@ class Doorstep:
 
     def reset_token(self, user: User, lifetime: timedelta = timedelta(minutes=10)) -> str:
         """Store a reset token of a user as the mailer does; return its text."""
-        token = ResetToken(user.id, self.dice.new_token())
+        token = LinkToken(user.id, self.dice.new_token())
         mac = self.dice.mac(user.id, RESET, token.secret)
         self.shelf.codes[user.id, RESET] = StoredCode(mac, self.shelf.now + lifetime)
         return token.text().reveal()
