@@ -15,7 +15,7 @@ import trio
 
 from regsvc.domain.delivery import Accepted, Letter, Outcome, Parcel
 from regsvc.domain.values import EmailKey, Secret
-from regsvc.ports import Dispatch, Minted, Notice, OutboxCounts, Swept, Unavailable
+from regsvc.ports import Dispatch, Imprint, Minted, Notice, OutboxCounts, Swept, Unavailable
 
 START = datetime(2026, 11, 20, 11, tzinfo=UTC)
 AWAY = Unavailable("database", "it is not there")
@@ -74,7 +74,9 @@ class Post:
     trouble: Trouble = field(default_factory=Trouble)
     rows: dict[UUID, Row] = field(default_factory=dict)
     people: dict[UUID, str] = field(default_factory=dict)
+    owned: set[UUID] = field(default_factory=set)  # claims whose address has an account
     codes: dict[UUID, tuple[bytes, datetime]] = field(default_factory=dict)
+    links: dict[UUID, tuple[bytes, datetime]] = field(default_factory=dict)
     contested: bool = False
     leases: list[int] = field(default_factory=list)
     renewed: int = 0
@@ -156,13 +158,15 @@ class Post:
                 if row := self._held(parcel):
                     row.lease_until = now() + lease
 
-    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta) -> Minted | None:
+    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta, link: Imprint | None = None) -> Minted | None:
         async with self.trouble.call():
             if parcel.subject not in self.people:
                 del self.rows[parcel.id]
                 return None
             self.codes[parcel.subject] = mac, now() + lifetime
-            return Minted(self.people[parcel.subject], None, None, now() + lifetime)
+            if link is not None:
+                self.links[parcel.subject] = link.mac, now() + link.lifetime
+            return Minted(self.people[parcel.subject], None, None, now() + lifetime, owned=parcel.subject in self.owned)
 
     async def address(self, parcel: Parcel) -> Minted | None:
         async with self.trouble.call():

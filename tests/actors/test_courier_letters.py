@@ -65,6 +65,20 @@ async def test_a_reset_carries_a_token_that_says_whose_it_is(autojump_clock: Moc
     assert token.secret.reveal() not in said
 
 
+async def test_an_address_that_has_an_account_is_told_so_and_gets_no_code(
+    autojump_clock: MockClock, log: Lines
+) -> None:
+    office = Office()
+    row = office.post.post("ada@example.org", Letter.ACTIVATION)
+    office.post.owned.add(row.subject)
+    async with office.open():
+        await office.until(office.post.settled)
+    [(_, dispatch)] = office.relay.delivered
+    assert (dispatch.id, dispatch.letter, dispatch.to) == (row.id, Letter.REGISTERED_AGAIN, "ada@example.org")
+    assert (dispatch.code, dispatch.lifetime) == (None, None)
+    assert row.subject in office.post.codes, "to whoever registered, the code lives and dies as any other"
+
+
 @pytest.mark.parametrize("letter", NOTICES)
 async def test_a_notice_is_sent_without_a_code(letter: Letter, autojump_clock: MockClock, log: Lines) -> None:
     office = Office()

@@ -20,12 +20,8 @@ from tests.adapters.writing import TOKEN
 WORDS = Path(room.__file__).parent / "templates" / "words"
 LANGUAGES = sorted(LETTERS.languages)
 NOTICES = [letter for letter in Letter if letter.notice]
-RESETS = [
-    Letter.RESET,
-    Letter.PASSWORD_CHANGED,
-    Letter.NEW_DEVICE,
-    Letter.REGISTERED_AGAIN,
-]  # what a new password is the answer to
+# What a new password is the answer to:
+RESETS = [Letter.RESET, Letter.PASSWORD_CHANGED, Letter.NEW_DEVICE, Letter.REGISTERED_AGAIN]
 tokens = st.builds(
     lambda subject, secret: LinkToken(subject, Secret(secret.hex())).text().reveal(),
     st.uuids(),

@@ -24,6 +24,7 @@ def test_each_letter_has_its_purpose_or_is_a_notice() -> None:
         Letter.PASSWORD_CHANGED: None,
         Letter.EMAIL_CHANGED: None,
         Letter.NEW_DEVICE: None,
+        Letter.REGISTERED_AGAIN: None,
     }
 
 

@@ -193,6 +193,15 @@ async def test_an_address_gets_only_so_many_mails() -> None:
     assert found["retry_after_seconds"] == int(answer.headers["Retry-After"]) == 3600
 
 
+async def test_under_uniform_every_registration_is_noted() -> None:
+    door = Doorstep(rules=Rules(duplicates=DuplicatePolicy.UNIFORM))
+    door.member("owner@example.com")
+    for email in ("owner@example.com", "new@example.com", "new@example.com"):
+        answer = await door.ask("POST", "/v1/users/register", {"email": f" {email}", "password": PASSWORD})
+        assert answer.status == 202
+        assert answer.json == {"email": email, "message": f"What to do next is mailed to {email}."}
+
+
 @pytest.mark.parametrize(("what", "name"), [("hasher", "Overloaded"), ("database", "ServiceUnavailable")])
 async def test_an_outage_is_a_503(door: Doorstep, what: str, name: str) -> None:
     def away(_: str) -> Exception:

@@ -317,3 +317,13 @@ async def test_real_answers_are_what_the_document_says(door: Doorstep) -> None:
             content = described["content"][answer.headers["Content-Type"]]
             checker(document, content["schema"]).validate(answer.json)
         assert all(name in answer.headers for name in described["headers"] if name != "Retry-After")
+
+
+def test_a_uniform_service_says_202_of_a_registration_and_not_201() -> None:
+    for uniform in (False, True):
+        described = json.loads(describe(replace(KNOBS, uniform=uniform), mailbox=False))
+        for path in ("/v1/users/register", "/api/v1/registration", "/users/register"):
+            answers = described["paths"][path]["post"]["responses"]
+            assert sorted(set(answers) & {"201", "202"}) == (["202"] if uniform else ["201"])
+        assert ("Noted" in described["components"]["schemas"]) is uniform
+        assert ("Registration" in described["components"]["schemas"]) is not uniform

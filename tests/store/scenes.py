@@ -21,6 +21,7 @@ from regsvc.trio_asyncpg import Connection
 
 RULES = Rules(limit_mails=False)
 CLAIMS = replace(RULES, duplicates=account.DuplicatePolicy.CLAIMS)
+UNIFORM = replace(RULES, duplicates=account.DuplicatePolicy.UNIFORM)
 SESSION_RULES = session.Rules()
 LEASE = timedelta(seconds=30)
 LIFETIME = timedelta(seconds=60)
