@@ -20,6 +20,8 @@ from typing import Final, assert_never
 import trio
 
 from regsvc import observe
+from regsvc.actors import minting
+from regsvc.actors.minting import facts
 from regsvc.actors.relay import Channel, discreet
 from regsvc.actors.tally import Drained, Pace, Tally
 from regsvc.domain.delivery import (
@@ -28,7 +30,6 @@ from regsvc.domain.delivery import (
     Dead,
     Deferred,
     Done,
-    Letter,
     Outage,
     Outcome,
     Parcel,
@@ -36,8 +37,7 @@ from regsvc.domain.delivery import (
     Verdict,
     verdict,
 )
-from regsvc.domain.values import LinkToken, Secret
-from regsvc.ports import Crypto, Dispatch, Mailbag, Transport, Unavailable
+from regsvc.ports import Crypto, Mailbag, Transport, Unavailable
 
 SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that is being written down
 AWAY_WAIT: Final = 0.1  # seconds between tries while the database is away, doubled up to AWAY_WAIT_MAX
@@ -98,16 +98,6 @@ class _Trip:
     def now(self) -> datetime:
         """The time on the database's clock, never too early."""
         return self.parcel.leased_at + timedelta(seconds=trio.current_time() - self.began)
-
-    def facts(self) -> dict[str, object]:
-        """What every line about it says."""
-        parcel = self.parcel
-        return {
-            "mail_id": str(parcel.id),
-            "subject_id": str(parcel.subject),
-            "letter": parcel.letter.value,
-            "attempts": parcel.attempts,
-        }
 
 
 class _Courier:
@@ -258,7 +248,7 @@ class _Courier:
             observe.database_away(str(away))
             return Again(timedelta(seconds=AWAY_WAIT_MAX), str(away), refund=True)
         except Exception as bug:  # noqa: BLE001 - one poisoned mail must not stop the others; it is logged and put off
-            observe.exception("mail_failed", bug, **trip.facts())
+            observe.exception("mail_failed", bug, **facts(trip.parcel))
             outcome = Deferred(f"internal error: {type(bug).__name__}")
         if outcome is None:
             return None
@@ -271,59 +261,23 @@ class _Courier:
         """Mint and send; None when the letter is no longer wanted."""
         limit = self._pace.hand_over(trip.parcel.letter).total_seconds()
         with trio.move_on_after(limit):
-            dispatch = await self._address(trip)
+            dispatch = await minting.dispatch(trip.parcel, self._mailbag, self._crypto, self._pace)
             if dispatch is None:
                 self._tally.note(dropped=1)
-                observe.emit("mail_dropped", **trip.facts(), reason="nobody waits for it, or a newer one does")
+                observe.emit("mail_dropped", **facts(trip.parcel), reason="nobody waits for it, or a newer one does")
                 return None
             began = trio.current_time()
             outcome = await self._transport.send(dispatch)
             if isinstance(outcome, Accepted):
                 self._say_sent(trip, began)
-            return self._learn(trip, discreet(outcome, dispatch.code))
+            return self._learn(trip, discreet(outcome, dispatch.secrets))
         return Deferred(f"no answer within {limit:g} s")
-
-    async def _address(self, trip: _Trip) -> Dispatch | None:
-        """Mint what the letter carries, if anything, and find out whom it is for; None: nobody."""
-        parcel, mailbag = trip.parcel, self._mailbag
-        carried, purpose = self._pace.carried(parcel.letter), parcel.letter.purpose
-        code: Secret | None = None
-        if carried is None or purpose is None:
-            minted = await mailbag.address(parcel)
-        else:
-            proof, code = self._secret(parcel, carried.digits)
-            minted = await mailbag.mint(parcel, self._crypto.mac(parcel.subject, purpose, proof), carried.lifetime)
-            if minted is not None:
-                observe.emit("code_minted", **trip.facts())
-        if minted is None:
-            return None
-        said = Letter.REGISTERED_AGAIN if minted.owned else parcel.letter
-        return Dispatch(
-            parcel.id,
-            said,
-            minted.email,
-            minted.username,
-            minted.locale,
-            None if minted.owned else code,
-            carried.lifetime if carried is not None and not minted.owned else None,
-            parcel.created_at,
-            trace=observe.trace(),
-            data=parcel.data,
-        )
-
-    def _secret(self, parcel: Parcel, digits: int | None) -> tuple[Secret, Secret]:
-        """Return a new secret: what is proved with it, and what stands in the letter."""
-        if digits is not None:
-            code = self._crypto.new_code(digits)
-            return code, code
-        proof = self._crypto.new_token()
-        return proof, LinkToken(parcel.subject, proof).text()
 
     def _say_sent(self, trip: _Trip, began: float) -> None:
         accept = trip.now() - trip.parcel.created_at
         observe.emit(
             "mail_sent",
-            **trip.facts(),
+            **facts(trip.parcel),
             accept_ms=round(accept.total_seconds() * 1000, 1),
             send_ms=round((trio.current_time() - began) * 1000, 1),
         )
@@ -355,12 +309,12 @@ class _Courier:
             case Again(wait, reason, refund):
                 self._tally.note(deferred=1)
                 wait_s = round(wait.total_seconds(), 3)
-                observe.emit("mail_deferred", **trip.facts(), wait_s=wait_s, reason=reason, refunded=refund)
+                observe.emit("mail_deferred", **facts(trip.parcel), wait_s=wait_s, reason=reason, refunded=refund)
                 await self._write(partial(mailbag.again, parcel, wait, reason, refund=refund))
                 self._ring()  # it may be due before anything else
             case Dead(reason):
                 self._tally.note(dead=1)
-                observe.emit("mail_dead", **trip.facts(), reason=reason)
+                observe.emit("mail_dead", **facts(trip.parcel), reason=reason)
                 await self._write(partial(mailbag.dead, parcel, reason))
             case _:
                 assert_never(judged)

@@ -1,7 +1,7 @@
 """What the mailer learns of the relay from how its mails fare."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -50,13 +50,14 @@ class Channel:
         return max(0.0, self._retry_at - trio.current_time()) if self.outages else 0.0
 
 
-def discreet(outcome: Outcome, code: Secret | None) -> Outcome:
+def discreet(outcome: Outcome, secrets: Iterable[Secret]) -> Outcome:
     """Return the outcome without what a relay may quote from the mail: addresses, and what it carries."""
     match outcome:
         case Accepted():
             return outcome
         case Deferred(reason) | Rejected(reason) | Outage(reason):
-            told = reason if code is None else reason.replace(code.reveal(), "…")
-            return replace(outcome, reason=_ADDRESS.sub("…@…", told))
+            for secret in secrets:
+                reason = reason.replace(secret.reveal(), "…")
+            return replace(outcome, reason=_ADDRESS.sub("…@…", reason))
         case _:
             assert_never(outcome)

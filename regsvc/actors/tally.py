@@ -15,10 +15,19 @@ LIFE_SPENT_MAX: Final = 0.25  # of a code's life, from minting to the 250; invar
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The secret in a letter: a code of so many digits, or (None) a token of 128 bits; `lifetime` from its minting."""
+    """The secret in a letter: a code of so many digits, or (None) a token of 128 bits; `lifetime` from its minting.
+
+    `link`: how long a second one lives, a token in a link; None: there is none.
+    """
 
     digits: int | None
     lifetime: timedelta
+    link: timedelta | None = None
+
+    @property
+    def shortest(self) -> timedelta:
+        """How long all of it lives."""
+        return self.lifetime if self.link is None else min(self.lifetime, self.link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,7 @@ class Pace:
     timeout: timedelta = timedelta(seconds=10)
     code_digits: int = 6
     code_lifetime: timedelta = timedelta(seconds=60)
+    link_lifetime: timedelta = timedelta(minutes=10)
     verify_digits: int = 6
     verify_lifetime: timedelta = timedelta(minutes=10)
     reset_lifetime: timedelta = timedelta(minutes=10)
@@ -42,7 +52,7 @@ class Pace:
         """Return what a letter carries; None: nothing, it is a notice."""
         match letter:
             case Letter.ACTIVATION:
-                return Carried(self.code_digits, self.code_lifetime)
+                return Carried(self.code_digits, self.code_lifetime, self.link_lifetime)
             case Letter.VERIFY:
                 return Carried(self.verify_digits, self.verify_lifetime)
             case Letter.CHANGE_EMAIL:
@@ -59,7 +69,7 @@ class Pace:
         """How long minting and sending may take together."""
         longest = self.timeout + MARGIN
         carried = self.carried(letter)
-        return longest if carried is None else min(longest, carried.lifetime * LIFE_SPENT_MAX)
+        return longest if carried is None else min(longest, carried.shortest * LIFE_SPENT_MAX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ NOTICE_NOT_AFTER: Final = timedelta(days=3)  # a notice tells what happened, and
 OUTAGE_WAIT_MAX: Final = timedelta(seconds=15)  # mail is out within 30 s of the relay's return (invariant I1)
 DEFER_WAIT: Final = timedelta(seconds=3)  # doubled at each try: eight tries span 6 minutes, longer than greylisting
 DEFER_WAIT_MAX: Final = timedelta(minutes=5)
+LINK: Final = "link"  # the purpose of the token in an activation's link, in its MAC and in `codes`
 ERROR_MAX: Final = 300  # characters of a relay's words that are kept
 
 
 class Letter(Enum):
     """The letters the service writes; the value is the outbox row's topic and the template's name."""
 
-    ACTIVATION = "activation"  # to a claim: the short code, which needs the claim's password
+    ACTIVATION = "activation"  # to a claim: the short code and a link, which need the claim's password
     VERIFY = "verify"  # to a claim: the longer code, which is a proof alone
     RESET = "reset"  # to a user: the 128-bit token of a new password
     CHANGE_EMAIL = "change_email"  # to the address that a user wants to have: a code

@@ -25,6 +25,14 @@ class Minted:
 
 
 @dataclass(frozen=True, slots=True)
+class Imprint:
+    """A secret as it is stored: its MAC, and how long it lives from its minting."""
+
+    mac: bytes = field(repr=False)
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxCounts:
     """Rows by state; `oldest` is how long the oldest unsent mail has been waiting."""
 
@@ -53,9 +61,10 @@ class Mailbag(Protocol):
         """Prolong leases."""
         ...
 
-    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta) -> Minted | None:
-        """Store the code's MAC, living from now; None when the subject is gone or a newer mail is queued for it.
+    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta, link: Imprint | None = None) -> Minted | None:
+        """Store the code's MAC, living from now, and beside it that of a claim's `link`.
 
+        None when the subject is gone or a newer mail is queued for it.
         The parcel is deleted in that case: there is nothing left to say. The subject is a claim, an account, or the
         address that an account wants to have, as the letter is.
         """
@@ -86,7 +95,8 @@ class Mailbag(Protocol):
 class Dispatch:
     """A letter to write and hand over. `id` is stable over tries and makes the Message-ID.
 
-    `code` is what the letter carries: digits, or the text of a reset token; None in a notice, `lifetime` too.
+    `code` is what the letter carries: digits, or the text of a reset token; None in a notice, `lifetime` too. `link` is
+    the text of the token in an activation's link, which lives for `link_lifetime`.
     `created_at` is when it was asked for: when that happened of which a notice tells.
     """
 
@@ -100,6 +110,13 @@ class Dispatch:
     created_at: datetime
     trace: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
+    link: Secret | None = None
+    link_lifetime: timedelta | None = None
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What stands in the letter and nowhere else."""
+        return tuple(secret for secret in (self.code, self.link) if secret is not None)
 
 
 class Transport(Protocol):

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from regsvc import observe
 from regsvc.domain.account import ON_THE_WAY_MAX
-from regsvc.domain.delivery import Effect, Letter, Mail, Parcel, Publish
-from regsvc.ports import Minted, NoticeKind, OutboxCounts
+from regsvc.domain.delivery import LINK, Effect, Letter, Mail, Parcel, Publish
+from regsvc.ports import Imprint, Minted, NoticeKind, OutboxCounts
 from regsvc.store.database import Database, Row, Session
 from regsvc.store.sql import Statements
 
@@ -105,31 +105,25 @@ class Mailbag:
             lease=lease,
         )
 
-    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta) -> Minted | None:
-        """Store the code's MAC, living from now; None when the subject is gone or a newer mail is queued for it.
+    async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta, link: Imprint | None = None) -> Minted | None:
+        """Store the code's MAC, living from now, and beside it that of a claim's `link`.
 
-        The parcel is deleted in that case. None too when its lease was lost: somebody else sees to it.
+        None when the subject is gone or a newer mail is queued for it: the parcel is deleted then. None too when its
+        lease was lost: somebody else sees to it.
         """
+        fence, purpose = _fence(parcel), parcel.letter.purpose
         async with self.database.transaction() as session:
             if parcel.letter in TO_CLAIMS:
                 await self.sql.none("lock_claim", session, subject=parcel.subject)
+                secrets = [(mac, lifetime, purpose), *([] if link is None else [(link.mac, link.lifetime, LINK)])]
+                macs, lifetimes, purposes = zip(*secrets, strict=True)
                 found = await self.sql.row(
-                    "mint_for_claim",
-                    session,
-                    **_fence(parcel),
-                    mac=mac,
-                    lifetime=lifetime,
-                    purpose=parcel.letter.purpose,
+                    "mint_for_claim", session, **fence, macs=macs, lifetimes=lifetimes, purposes=purposes
                 )
             else:
                 await self.sql.none("lock_account", session, subject=parcel.subject)
                 found = await self.sql.row(
-                    "mint_for_account",
-                    session,
-                    **_fence(parcel),
-                    mac=mac,
-                    lifetime=lifetime,
-                    purpose=parcel.letter.purpose,
+                    "mint_for_account", session, **fence, mac=mac, lifetime=lifetime, purpose=purpose
                 )
         if found is None:
             return None

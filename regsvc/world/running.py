@@ -20,7 +20,7 @@ from regsvc.http import models
 from regsvc.http.app import Knobs, describe, make_app
 from regsvc.http.server import Cut, Drained, Server, serve
 from regsvc.settings import Settings
-from regsvc.world.building import World, passwords, rules
+from regsvc.world.building import World, passwords, receipts, rules
 
 MAIL_SHARE: Final = 0.8  # of the drain is for requests in flight; what is left, for the mails they cause
 
@@ -86,6 +86,7 @@ def _mailer(world: World) -> Actor[None, None]:
         timeout=settings.mail_timeout,
         code_digits=settings.code_length,
         code_lifetime=settings.code_ttl,
+        link_lifetime=settings.link_ttl,
         verify_digits=settings.verify_code_length,
         verify_lifetime=settings.verify_code_ttl,
         reset_lifetime=settings.reset_ttl,
@@ -107,7 +108,14 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
     settings, how = world.settings, knobs(world.settings)
     how = replace(how, draining=life.stop.is_set, checks=checks(world))
     mailbox = world.store.mailbox if settings.profile == "dev" else None
-    app = make_app(world.flows, tokens=world.tokens, probe=world.store.probe, mailbox=mailbox, knobs=how)
+    app = make_app(
+        world.flows,
+        tokens=world.tokens,
+        probe=world.store.probe,
+        receipts=receipts(settings, world.store),
+        mailbox=mailbox,
+        knobs=how,
+    )
 
     class Started(trio.TaskStatus[Server]):
         def started(self, value: Server | None = None) -> None:

@@ -149,10 +149,11 @@ ON CONFLICT (email_key) DO UPDATE
         ELSE address.touched_at
     END;
 
--- name: mint_for_claim(id, attempts, leased_at, mac, lifetime, purpose) -> row
+-- name: mint_for_claim(id, attempts, leased_at, macs, lifetimes, purposes) -> row
 -- Under the address's lock. A parcel whose registration is gone or over, or after which a newer one of its kind is on
--- the way, is deleted; one whose lease is lost is left alone. No row in all these cases. The registration's own code
--- holds the address, another one does not. Where the address has an account, it goes there.
+-- the way, is deleted; one whose lease is lost is left alone. No row in all these cases. The first secret is the
+-- letter's code, others are beside it. The registration's own code holds the address, no other secret does. Where the
+-- address has an account, it goes there.
 -- The clock is read once both rows are held: in the locking CTEs it would be read before the wait.
 WITH parcel AS MATERIALIZED (
     SELECT
@@ -207,12 +208,13 @@ good AS MATERIALIZED (
 code AS (
     INSERT INTO codes (subject_id, purpose, mac, minted_at, expires_at)
     SELECT
-        id AS subject_id,
-        $6 AS purpose,
-        $4::bytea AS mac,
-        observed_at AS minted_at,
-        observed_at + $5::interval AS expires_at
+        good.id AS subject_id,
+        secret.purpose,
+        secret.mac,
+        good.observed_at AS minted_at,
+        good.observed_at + secret.lifetime AS expires_at
     FROM good
+    CROSS JOIN unnest($4::bytea[], $5::interval[], $6::text[]) AS secret (mac, lifetime, purpose)
     ON CONFLICT (subject_id, purpose) DO UPDATE
         SET
             mac = excluded.mac,
@@ -220,13 +222,13 @@ code AS (
             expires_at = excluded.expires_at,
             failures = 0,
             used_at = NULL
-    RETURNING subject_id, expires_at
+    RETURNING subject_id, purpose, expires_at
 ),
 
 registration AS (
     UPDATE registrations SET live_until = code.expires_at
     FROM code
-    WHERE registrations.id = code.subject_id AND $6 = 'activate'
+    WHERE registrations.id = code.subject_id AND code.purpose = 'activate'
 ),
 
 refused AS (
@@ -241,7 +243,7 @@ SELECT
     CASE WHEN users.id IS NULL THEN good.username ELSE users.username END AS username,
     CASE WHEN users.id IS NULL THEN good.locale ELSE users.locale END AS locale
 FROM good
-INNER JOIN code ON good.id = code.subject_id
+INNER JOIN code ON good.id = code.subject_id AND code.purpose = ($6::text[])[1]
 LEFT JOIN users ON good.email_key = users.email_key;
 
 -- name: lock_account(subject) -> none

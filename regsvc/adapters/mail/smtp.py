@@ -98,8 +98,7 @@ class Smtp:
         letter = self._letters.write(dispatch)
         if isinstance(letter, Rejected):
             return letter
-        carried = () if dispatch.code is None else (dispatch.code.reveal(),)
-        hidden = (*carried, dispatch.to, letter.to)
+        hidden = (*(secret.reveal() for secret in dispatch.secrets), dispatch.to, letter.to)
         conversation = Conversation(letter, hidden)
         seconds = self._relay.timeout.total_seconds()
         async with self._turns:
