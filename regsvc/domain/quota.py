@@ -108,12 +108,20 @@ class Level:
 
 
 def take(policy: Policy, debt: int) -> Level:
-    """Take one from a bucket that owes `debt` microseconds (less than nothing counts as nothing)."""
-    before = max(0, debt)
+    """Take one from a bucket that owes `debt` microseconds.
+
+    Less than nothing counts as nothing; more than the span, by another clock or a longer window, counts as the span.
+    """
+    before = min(max(0, debt), policy.span)
     after = before + policy.interval
     return (
         Level(policy, allowed=True, debt=after) if after <= policy.span else Level(policy, allowed=False, debt=before)
     )
+
+
+def give_back(policy: Policy, debt: int) -> int:
+    """Return what a bucket owes when an allowed take that it owes `debt` after is undone."""
+    return max(0, debt - policy.interval)
 
 
 def tightest(levels: Iterable[Level]) -> Level | None:

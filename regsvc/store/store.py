@@ -21,6 +21,7 @@ from regsvc.store.mailbox import Mailbox
 from regsvc.store.migrations import Ledger, read_migrations
 from regsvc.store.notices import Notices
 from regsvc.store.probe import Probe
+from regsvc.store.quota import Quotas
 from regsvc.store.receipt import Tickets
 from regsvc.store.session import Members
 from regsvc.store.sql import Statements, folder, read_queries
@@ -47,6 +48,7 @@ class Store:
     housekeeping: ports.Housekeeping
     notices: ports.Notices
     probe: ports.Probe
+    quotas: ports.Quotas
     tickets: ports.Tickets
     statistics: Callable[[], PoolStatistics]
 
@@ -84,6 +86,7 @@ async def open_store(
             housekeeping=Housekeeping(queries["housekeeping"], database),
             notices=Notices(database, origin),
             probe=Probe(queries["probe"], database, ledger),
+            quotas=Quotas(queries["quota"], database),
             tickets=Tickets(queries["receipt"], database, new_id),
             statistics=database.pool.statistics,
         )

@@ -23,6 +23,7 @@ HOMES = {
     "asyncpg": ("trio_asyncpg", "store/database.py"),
     "bcrypt": ("adapters/crypto/passwords.py",),
     "click": ("cli",),
+    "coredis": ("adapters/redis.py",),
     "cryptography": ("adapters/crypto",),
     "css_inline": ("adapters/mail",),
     "dotenv": ("settings",),
@@ -120,7 +121,10 @@ def test_sql_is_in_its_folder(path: Path) -> None:
 
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    words = [*project["dependencies"], *project["optional-dependencies"]["argon2"]]
+    words = [
+        *project["dependencies"],
+        *(word for extra in ("argon2", "redis") for word in project["optional-dependencies"][extra]),
+    ]
     declared = {re.split(r"[^A-Za-z0-9_.-]", word)[0].lower().replace("_", "-") for word in words}
     known = packages_distributions()
     for library in HOMES.keys() - {"pydantic_core"}:  # a part of pydantic, released with it
