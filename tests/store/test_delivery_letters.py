@@ -20,7 +20,6 @@ from tests.store.scenes import (
     LIFETIME,
     LONGER,
     MAC,
-    UNIFORM,
     blocked,
     email,
     form,
@@ -390,29 +389,3 @@ async def test_an_account_that_ends_while_its_letters_leave_never_deadlocks(
         assert await raw.fetchval("SELECT count(*) FROM codes WHERE subject_id = $1", who.id) == 0
     assert await raw.fetchval("SELECT count(*) FROM users") == 0
     assert await raw.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
-
-
-# ------------------------------------------------------------------------------------- to an address with an account
-
-
-async def test_what_a_claim_would_be_mailed_goes_to_the_account_that_the_address_has(store: Store) -> None:
-    owner = await user(store, "ada", username=Username("Countess", "countess"), locale=Locale("de"))
-    claim = replace(form("ada"), id=new_id(), email=email("ADA"), username=Username("evil", "evil"))
-    await register(store, claim, UNIFORM)
-    parcel = await lease_one(store)
-    assert (parcel.letter, parcel.subject) == (Letter.ACTIVATION, claim.id)
-    minted = await mint(store, parcel)
-    assert minted == Minted(owner.email, "Countess", "de", minted.expires_at, owned=True)
-    await store.mailbag.done(parcel)
-    state, _ = await look(store, "ada")
-    assert state.owner is not None
-    assert [(held.id, held.code is not None) for held in state.claims] == [(claim.id, True)]
-
-
-async def test_a_disabled_one_too_and_an_owner_without_name_and_language_gets_none_of_the_claim_s(store: Store) -> None:
-    owner = await user(store, "ada")
-    await disable(store, owner.id)
-    claim = replace(form("ada"), id=new_id(), username=Username("evil", "evil"), locale=Locale("de"))
-    await register(store, claim, UNIFORM)
-    minted = await mint(store, await lease_one(store))
-    assert minted == Minted(owner.email, None, None, minted.expires_at, owned=True)
