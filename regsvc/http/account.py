@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from quart import Response, request
 
 from regsvc.domain.refusals import Refused
-from regsvc.flows.account import Accounts, Noted, Registration, Standing
+from regsvc.flows.account import Accounts, Activated, Noted, Registered, Registration, Resent, Standing
 from regsvc.http import models, wire
 from regsvc.http.caller import asked
 from regsvc.http.connection import while_connected
 from regsvc.http.forms import ActivateForm, NothingForm, RegisterForm, Rules
 from regsvc.http.models import Fault
-from regsvc.http.reply import View, reply
+from regsvc.http.receipt import answered
+from regsvc.http.reply import Answer, View, reply
 
 WAIT_MAX: Final = 60  # seconds of a long poll; proxies cut what is silent for longer
 
@@ -29,57 +31,63 @@ def views(accounts: Accounts, rules: Rules) -> Mapping[str, View]:
 
 
 def _register(accounts: Accounts, rules: Rules) -> View:
-    async def register() -> Response | Refused:
+    async def register() -> Answer:
         form = await wire.read(asked(), RegisterForm, rules)
-        caller = asked().caller
-        client = caller.address
-        done = await accounts.register(
-            Registration(form.email, form.password, form.username, form.locale, client), caller.errand
-        )
-        if isinstance(done, Refused):
-            return done
-        if isinstance(done, Noted):
-            return reply(models.Noted(email=done.email, message=f"What to do next is mailed to {done.email}."), 202)
-        registration = models.Registration(
-            id=done.id,
-            email=done.email,
-            created_at=done.created_at,
-            resend_available_at=done.resend_available_at,
-            message=f"A code is on its way to {done.email}. Activate with it: POST /v1/users/activate.",
-        )
-        return reply(registration, 201)
+        who = Registration(form.email, form.password, form.username, form.locale, asked().caller.address)
+        return await answered(partial(accounts.register, who), _registered)
 
     return register
 
 
+def _registered(done: Registered | Noted | Refused) -> Answer:
+    if isinstance(done, Refused):
+        return done
+    if isinstance(done, Noted):
+        return reply(models.Noted(email=done.email, message=f"What to do next is mailed to {done.email}."), 202)
+    registration = models.Registration(
+        id=done.id,
+        email=done.email,
+        created_at=done.created_at,
+        resend_available_at=done.resend_available_at,
+        message=f"A code is on its way to {done.email}. Activate with it: POST /v1/users/activate.",
+    )
+    return reply(registration, 201)
+
+
 def _activate(accounts: Accounts, rules: Rules) -> View:
-    async def activate() -> Response | Refused:
+    async def activate() -> Answer:
         who = wire.credentials(request.headers)
         code = (await wire.read(asked(), ActivateForm, rules)).shown()
         if isinstance(code, Fault):
             raise wire.Unreadable(wire.faulty([code]))
-        done = await accounts.activate(who, code, asked().caller.errand)
-        if isinstance(done, Refused):
-            return done
-        asked().caller.user_id = str(done.id)
-        message = "The account is active."
-        return reply(models.User(id=done.id, email=done.email, activated_at=done.activated_at, message=message))
+        return await answered(partial(accounts.activate, who, code), _activated)
 
     return activate
 
 
+def _activated(done: Activated | Refused) -> Answer:
+    if isinstance(done, Refused):
+        return done
+    asked().caller.user_id = str(done.id)
+    message = "The account is active."
+    return reply(models.User(id=done.id, email=done.email, activated_at=done.activated_at, message=message))
+
+
 def _resend(accounts: Accounts, rules: Rules) -> View:
-    async def resend() -> Response | Refused:
+    async def resend() -> Answer:
         who = wire.credentials(request.headers)
         await wire.read_nothing(asked(), NothingForm, rules)
-        done = await accounts.resend(who, asked().caller.errand)
-        if isinstance(done, Refused):
-            return done
-        message = f"A new code is on its way to {done.email}; it replaces the one before."
-        available_at = done.resend_available_at
-        return reply(models.Resent(email=done.email, resend_available_at=available_at, message=message), 202)
+        return await answered(partial(accounts.resend, who), _resent)
 
     return resend
+
+
+def _resent(done: Resent | Refused) -> Answer:
+    if isinstance(done, Refused):
+        return done
+    message = f"A new code is on its way to {done.email}; it replaces the one before."
+    available_at = done.resend_available_at
+    return reply(models.Resent(email=done.email, resend_available_at=available_at, message=message), 202)
 
 
 def _standing(accounts: Accounts) -> View:

@@ -23,6 +23,9 @@ from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
 from regsvc.http.openapi import document, example
 from regsvc.http.problems import Writer
+from regsvc.http.receipt import Receipts
+from regsvc.http.reply import View, Wording
+from regsvc.http.routes import Auth
 from regsvc.http.table import routes
 from regsvc.ports import Mailbox, Probe, Tokens
 
@@ -66,7 +69,9 @@ class Flows:
     staff: Staff
 
 
-def make_app(flows: Flows, *, tokens: Tokens, probe: Probe, mailbox: Mailbox | None, knobs: Knobs) -> QuartTrio:
+def make_app(
+    flows: Flows, *, tokens: Tokens, probe: Probe, receipts: Receipts, mailbox: Mailbox | None, knobs: Knobs
+) -> QuartTrio:
     """Build the app. With a mailbox it has the development pages: whoever reaches them reads every code."""
     described = partial(describe, knobs, mailbox=mailbox is not None)
 
@@ -75,7 +80,7 @@ def make_app(flows: Flows, *, tokens: Tokens, probe: Probe, mailbox: Mailbox | N
         return json.dumps(written, indent=2, ensure_ascii=False)
 
     rules, cookies = knobs.rules, Cookies.of(knobs.public_url) if knobs.cookies else None
-    views = {
+    views: dict[str, View] = {
         **account.views(flows.accounts, rules),
         **session.views(flows.sessions, flows.recovery, tokens, rules, cookies),
         **profile.views(flows.profiles, flows.sessions, rules, cookies),
@@ -85,7 +90,9 @@ def make_app(flows: Flows, *, tokens: Tokens, probe: Probe, mailbox: Mailbox | N
         **({} if mailbox is None else development.views(mailbox)),
     }
     table = routes(development=mailbox is not None, uniform=knobs.uniform)
-    return Front(table, views, knobs.writer, knobs.trusted_proxies)
+    wording = Wording(knobs.writer, frozenset(route.name for route in table if route.auth is Auth.BASIC))
+    views |= {route.name: receipts.keyed(route, views[route.name], wording) for route in table if route.keyed}
+    return Front(table, views, wording, knobs.trusted_proxies)
 
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:

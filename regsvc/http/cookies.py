@@ -42,15 +42,20 @@ class Cookies:
 
     def read(self, headers: Headers) -> Secret | None:
         """Return the token; None when there is none, or more than one, or what the service never set."""
-        pairs = (pair.partition("=") for line in headers.getlist("Cookie") for pair in line.split(";"))
-        values = [value.strip() for name, _, value in pairs if name.strip() == NAME]
-        return Secret(values[0]) if len(values) == 1 and _VALUE.fullmatch(values[0]) else None
+        found = values(headers)
+        return Secret(found[0]) if len(found) == 1 and _VALUE.fullmatch(found[0]) else None
 
     def foreign(self, headers: Headers) -> bool:
         """Tell whether a page of another origin made the request; programs that are no browsers name none."""
         if any(origin != self.origin for origin in headers.getlist("Origin")):
             return True
         return not _FOREIGN.isdisjoint(headers.getlist("Sec-Fetch-Site"))
+
+
+def values(headers: Headers) -> list[str]:
+    """Return what the cookies of our name hold, unread."""
+    pairs = (pair.partition("=") for line in headers.getlist("Cookie") for pair in line.split(";"))
+    return [value.strip() for name, _, value in pairs if name.strip() == NAME]
 
 
 def cleared(cookies: Cookies | None) -> str | None:

@@ -15,20 +15,18 @@ from quart.routing import QuartRule
 from quart.sessions import NullSession, SecureCookieSessionInterface, SessionInterface
 from quart.wrappers.base import BaseRequestWebsocket
 from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import MapAdapter
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from regsvc import observe
-from regsvc.domain.refusals import Refused
 from regsvc.http import kinds
 from regsvc.http.caller import Asked, Caller, Network, client_address, request_id
 from regsvc.http.connection import LeanConnection
 from regsvc.http.kinds import Kind
-from regsvc.http.problems import ALWAYS, Told, Writer, headers, tell, told, unavailable
-from regsvc.http.reply import View, nothing
-from regsvc.http.routes import Auth, Route
+from regsvc.http.problems import ALWAYS, Told, tell, unavailable
+from regsvc.http.reply import Answer, View, Wording, nothing, worded
+from regsvc.http.routes import Route
 from regsvc.http.wire import Unreadable
 from regsvc.ports import Unavailable
 
@@ -61,7 +59,7 @@ class Front(QuartTrio):
     request_class = Asked
 
     def __init__(
-        self, table: Sequence[Route], views: Mapping[str, View], writer: Writer, trusted: Sequence[Network]
+        self, table: Sequence[Route], views: Mapping[str, View], wording: Wording, trusted: Sequence[Network]
     ) -> None:
         super().__init__("regsvc.http", static_folder=None)
         self.config["MAX_CONTENT_LENGTH"] = BODY_MAX
@@ -69,8 +67,7 @@ class Front(QuartTrio):
         self.url_map.merge_slashes = False  # else `/v1//health` is a redirect to wherever Host says
         if odd := {route.name for route in table} ^ views.keys():
             raise ValueError(f"table and views do not agree on {', '.join(sorted(odd))}")
-        self._writer, self._trusted, self._answers = writer, trusted, views
-        self._basic = {route.name for route in table if route.auth is Auth.BASIC}
+        self._wording, self._trusted, self._answers = wording, trusted, views
         for route in table:
             for path in route.paths:
                 rule = path.translate(_RULE)
@@ -122,22 +119,16 @@ class Front(QuartTrio):
         return answer
 
     async def _answer(self, asked: Asked) -> Response:
-        outcome: Response | Refused | Told
         try:
-            outcome = await self._dispatch(asked)
+            outcome = worded(await self._dispatch(asked))
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the one place where every error is worded
             outcome = self._problem(error, asked)
-        if isinstance(outcome, Refused):
-            outcome = told(outcome)
         if isinstance(outcome, Told):
             asked.caller.refusal = outcome.why
-            body = self._writer.body(outcome, asked.caller.request_id, asked.dialect)
-            rule = asked.url_rule
-            head = headers(outcome, basic=rule is not None and rule.endpoint in self._basic)
-            outcome = TrioResponse(body, outcome.kind.status, head)
-        return outcome
+        route = asked.url_rule.endpoint if asked.url_rule is not None else None
+        return self._wording.respond(outcome, route, asked.caller.request_id, asked.dialect)
 
-    async def _dispatch(self, asked: Asked) -> Response | Refused | Told:
+    async def _dispatch(self, asked: Asked) -> Answer:
         if asked.url_rule is None:
             raise asked.routing_exception or LookupError("the router neither matched nor refused a request")
         if asked.method == "OPTIONS":

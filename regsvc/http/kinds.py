@@ -161,6 +161,15 @@ CODE_EXPIRED = Kind(
     "The code lives for a short time from the moment its mail is handed over, and none is alive now.",
     "Ask for the change again: `POST /v1/users/me/email`.",
 )
+IDEMPOTENCY_KEY_IN_USE = Kind(
+    "IdempotencyKeyInUse",
+    409,
+    "A request with this key is under way",
+    "A request with this Idempotency-Key is being answered right now.",
+    "The first request with the key has not been answered yet, so this one waits for its answer rather than being done "
+    "beside it.",
+    "Send the same request with the same key again after `Retry-After` seconds: it gets the first one's answer.",
+)
 LAST_ADMIN = Kind(
     "LastAdmin",
     409,
@@ -201,6 +210,15 @@ VALIDATION_ERROR = Kind(
     "Some fields are not right.",
     "The body is readable, but fields are missing, unknown, or not what they should be.",
     "`errors` has every one of them with a message for people and a code for programs; correct all and send again.",
+)
+IDEMPOTENCY_KEY_REUSED = Kind(
+    "IdempotencyKeyReused",
+    422,
+    "The key belongs to another request",
+    "This Idempotency-Key came with another body before.",
+    "A key stands for one request: its route, its credentials, its body. This one was used for another body within the "
+    "last 24 hours, or so many bodies came with it that it is good for none any more.",
+    "Make a new key (a random UUID) for each thing to be done, and keep it only to send that very request again.",
 )
 INVALID_EMAIL = Kind(
     "InvalidEmail",
@@ -296,10 +314,12 @@ KINDS: Final[Mapping[str, Kind]] = {
         USER_ALREADY_ACTIVATED,
         ACTIVATION_CODE_EXPIRED,
         CODE_EXPIRED,
+        IDEMPOTENCY_KEY_IN_USE,
         LAST_ADMIN,
         PAYLOAD_TOO_LARGE,
         UNSUPPORTED_MEDIA_TYPE,
         VALIDATION_ERROR,
+        IDEMPOTENCY_KEY_REUSED,
         INVALID_EMAIL,
         WEAK_PASSWORD,
         TOO_MANY_ATTEMPTS,

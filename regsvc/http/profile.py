@@ -1,19 +1,21 @@
 """Somebody's own account over HTTP: see it, change it, leave."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from quart import Response
 
 from regsvc.domain.refusals import Refused
 from regsvc.domain.session import User
-from regsvc.flows.profile import Keep, Profiles
+from regsvc.flows.profile import Keep, Profiles, Proposed
 from regsvc.flows.session import Sessions, Visitor
 from regsvc.http import models, wire
 from regsvc.http.caller import asked
 from regsvc.http.cookies import Cookies, cleared
 from regsvc.http.forms import ConfirmForm, EmailForm, PasswordForm, ProfileForm, RemoveForm, Rules
-from regsvc.http.problems import REASK_EMAIL, Told, told
-from regsvc.http.reply import View, nothing, reply
+from regsvc.http.problems import REASK_EMAIL, told
+from regsvc.http.receipt import answered
+from regsvc.http.reply import Answer, View, nothing, nothing_unless, reply
 from regsvc.http.visitor import Visited, visited
 
 
@@ -81,32 +83,36 @@ def _remove(profiles: Profiles, rules: Rules, cookies: Cookies | None) -> Visite
 
 
 def _change_password(profiles: Profiles, rules: Rules) -> Visited[[]]:
-    async def change_password(visitor: Visitor) -> Response | Refused:
+    async def change_password(visitor: Visitor) -> Answer:
         form = await wire.read(asked(), PasswordForm, rules)
-        return (
-            await profiles.change_password(visitor, form.current_password, form.new_password, asked().caller.errand)
-            or nothing()
-        )
+        act = partial(profiles.change_password, visitor, form.current_password, form.new_password)
+        return await answered(act, nothing_unless)
 
     return change_password
 
 
 def _propose_email(profiles: Profiles, rules: Rules) -> Visited[[]]:
-    async def propose_email(visitor: Visitor) -> Response | Told:
+    async def propose_email(visitor: Visitor) -> Answer:
         form = await wire.read(asked(), EmailForm, rules)
-        done = await profiles.propose_email(visitor, form.new_email, form.password, asked().caller.errand)
-        if isinstance(done, Refused):
-            return told(done, REASK_EMAIL)
-        message = f"A code is on its way to {done.email}. Confirm with it: POST /v1/users/me/email/confirm."
-        return reply(models.Proposed(email=done.email, message=message), 202)
+        return await answered(partial(profiles.propose_email, visitor, form.new_email, form.password), _proposed)
 
     return propose_email
 
 
+def _proposed(made: Proposed | Refused) -> Answer:
+    if isinstance(made, Refused):
+        return told(made, REASK_EMAIL)
+    message = f"A code is on its way to {made.email}. Confirm with it: POST /v1/users/me/email/confirm."
+    return reply(models.Proposed(email=made.email, message=message), 202)
+
+
 def _confirm_email(profiles: Profiles, rules: Rules) -> Visited[[]]:
-    async def confirm_email(visitor: Visitor) -> Response | Told:
+    async def confirm_email(visitor: Visitor) -> Answer:
         form = await wire.read(asked(), ConfirmForm, rules)
-        done = await profiles.confirm_email(visitor, form.code, asked().caller.errand)
-        return told(done, REASK_EMAIL) if isinstance(done, Refused) else reply(shown(done))
+        return await answered(partial(profiles.confirm_email, visitor, form.code), _confirmed)
 
     return confirm_email
+
+
+def _confirmed(made: User | Refused) -> Answer:
+    return told(made, REASK_EMAIL) if isinstance(made, Refused) else reply(shown(made))

@@ -1,6 +1,7 @@
 """Answers that are no problems."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from pydantic import BaseModel
@@ -8,15 +9,36 @@ from quart import Response
 from quart_trio.wrappers import TrioResponse
 
 from regsvc.domain.refusals import Refused
-from regsvc.http.problems import Told
+from regsvc.http.problems import Dialect, Told, Writer, headers, told
 
-View = Callable[..., Awaitable[Response | Refused | Told]]
+Answer = Response | Refused | Told
+View = Callable[..., Awaitable[Answer]]
 """What answers a route; a refusal is worded by the table of `problems`."""
 
 HTML_POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; connect-src 'self'; "
     "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """Makes responses of what views answer; `basic`: the names of the routes that take Basic."""
+
+    writer: Writer
+    basic: frozenset[str]
+
+    def respond(self, answer: Response | Told, route: str | None, instance: str, dialect: Dialect) -> Response:
+        """Return an answer of a route as a response; `instance` is the id of the request."""
+        if isinstance(answer, Told):
+            head = headers(answer, basic=route in self.basic)
+            return TrioResponse(self.writer.body(answer, instance, dialect), answer.kind.status, head)
+        return answer
+
+
+def worded(answer: Answer) -> Response | Told:
+    """Put a refusal in words."""
+    return told(answer) if isinstance(answer, Refused) else answer
 
 
 def reply(model: BaseModel, status: int = 200) -> Response:
@@ -37,6 +59,11 @@ def nothing(cookie: str | None = None) -> Response:
     if cookie is not None:
         answer.headers["Set-Cookie"] = cookie
     return answer
+
+
+def nothing_unless(refused: Refused | None) -> Answer:
+    """Answer that it is done, unless it was refused."""
+    return refused or nothing()
 
 
 def page(html: str) -> Response:

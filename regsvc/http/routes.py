@@ -90,6 +90,11 @@ class Route:
         """Every path it answers at, the canonical one first."""
         return (self.path, *self.aliases)
 
+    @property
+    def keyed(self) -> bool:
+        """Whether it takes an Idempotency-Key: every POST does something; the other methods may be sent twice."""
+        return self.method == "POST"
+
     def taking(self, *parameters: Parameter) -> "Route":
         """Return the route with these as its query; a text may be malformed, a value of a given shape is wrong."""
         text = any(parameter.free for parameter in parameters)

@@ -1,8 +1,9 @@
 """Log in, sessions, recovery over HTTP, and the keys that tell a token of ours."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from quart import Response
@@ -16,9 +17,10 @@ from regsvc.http.caller import asked
 from regsvc.http.cookies import Cookies, cleared
 from regsvc.http.forms import AddressForm, LoginForm, RefreshForm, ResetForm, Rules, VerifyForm
 from regsvc.http.models import Fault
-from regsvc.http.problems import REASK_CODE, Told, told
+from regsvc.http.problems import REASK_CODE, told
 from regsvc.http.profile import shown
-from regsvc.http.reply import View, nothing, reply, written
+from regsvc.http.receipt import answered
+from regsvc.http.reply import Answer, View, nothing, nothing_unless, reply, written
 from regsvc.http.visitor import Visited, visited
 from regsvc.ports import Tokens
 
@@ -51,36 +53,38 @@ def views(
 
 
 def _login(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
-    async def login() -> Response | Refused:
+    async def login() -> Answer:
         form = await wire.read(asked(), LoginForm, rules)
         who = form.who()
         if isinstance(who, Fault):
             raise wire.Unreadable(wire.faulty([who]))
-        done = await sessions.login(who, form.password, _where(), asked().caller.errand)
-        return done if isinstance(done, Refused) else _admit(done, cookies)
+        return await answered(partial(sessions.login, who, form.password, _where()), _admitting(cookies))
 
     return login
 
 
 def _verify(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
-    async def verify() -> Response | Told:
+    admitted = _admitting(cookies)
+
+    def shown(done: Admitted | Refused) -> Answer:
+        return told(done, REASK_CODE) if isinstance(done, Refused) else admitted(done)
+
+    async def verify() -> Answer:
         form = await wire.read(asked(), VerifyForm, rules)
-        done = await sessions.verify(form.email, form.code, _where(), asked().caller.errand)
-        return told(done, REASK_CODE) if isinstance(done, Refused) else _admit(done, cookies)
+        return await answered(partial(sessions.verify, form.email, form.code, _where()), shown)
 
     return verify
 
 
 def _refresh(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
-    async def refresh() -> Response | Refused | Told:
+    async def refresh() -> Answer:
         form = await wire.read(asked(), RefreshForm, rules)
         token = form.refresh_token
         if token is None:
             if cookies is None:
                 raise wire.Unreadable(wire.faulty([_NO_REFRESH_TOKEN]))
             return await _refresh_by_cookie(sessions, cookies)
-        done = await sessions.refresh(token, _where(), asked().caller.errand)
-        return done if isinstance(done, Refused) else _admit(done, cookies)
+        return await answered(partial(sessions.refresh, token, _where()), _admitting(cookies))
 
     return refresh
 
@@ -88,17 +92,19 @@ def _refresh(sessions: Sessions, rules: Rules, cookies: Cookies | None) -> View:
 _NO_REFRESH_TOKEN: Final = Fault(field="refresh_token", message="This field is required.", code="missing")
 
 
-async def _refresh_by_cookie(sessions: Sessions, cookies: Cookies) -> Response | Refused | Told:
+async def _refresh_by_cookie(sessions: Sessions, cookies: Cookies) -> Answer:
     headers = asked().headers
     token = cookies.read(headers)
     if token is None:
         return Refused(Refusal.INVALID_REFRESH_TOKEN)
     if cookies.foreign(headers):
         return Refused(Refusal.CSRF_SUSPECTED)  # and the cookie stays: a foreign page must not log anybody out either
-    done = await sessions.refresh(token, _where(), asked().caller.errand)
-    if isinstance(done, Refused):
-        return replace(told(done), cookie=cleared(cookies))
-    return _admit(done, cookies)
+    admitted = _admitting(cookies)
+
+    def shown(done: Admitted | Refused) -> Answer:
+        return replace(told(done), cookie=cleared(cookies)) if isinstance(done, Refused) else admitted(done)
+
+    return await answered(partial(sessions.refresh, token, _where()), shown)
 
 
 def _where() -> Where:
@@ -106,36 +112,41 @@ def _where() -> Where:
     return Where(session.device(request.headers.get("User-Agent")), request.caller.address)
 
 
-def _admit(done: Admitted, cookies: Cookies | None) -> Response:
-    asked().caller.user_id = str(done.user.id)
-    admitted = models.Admitted(
-        access_token=done.access_token.reveal(),
-        expires_in=int(done.expires_in.total_seconds()),
-        refresh_token=done.refresh_token.reveal(),
-        user=shown(done.user),
-    )
-    if cookies is None:
-        return reply(admitted)
-    answer = written(admitted.model_dump_json(exclude={"refresh_token"}).encode())
-    answer.headers["Set-Cookie"] = cookies.written(done.refresh_token, done.refresh_until)
-    return answer
+def _admitting(cookies: Cookies | None) -> Callable[[Admitted | Refused], Answer]:
+    """Return what shows a session that was opened or refreshed."""
+
+    def admitted(done: Admitted | Refused) -> Answer:
+        if isinstance(done, Refused):
+            return done
+        asked().caller.user_id = str(done.user.id)
+        body = models.Admitted(
+            access_token=done.access_token.reveal(),
+            expires_in=int(done.expires_in.total_seconds()),
+            refresh_token=done.refresh_token.reveal(),
+            user=shown(done.user),
+        )
+        if cookies is None:
+            return reply(body)
+        answer = written(body.model_dump_json(exclude={"refresh_token"}).encode())
+        answer.headers["Set-Cookie"] = cookies.written(done.refresh_token, done.refresh_until)
+        return answer
+
+    return admitted
 
 
 # ------------------------------------------------------------------------------------------------- sessions
 
 
 def _logout(sessions: Sessions, cookies: Cookies | None) -> Visited[[]]:
-    async def logout(visitor: Visitor) -> Response:
-        await sessions.logout(visitor, asked().caller.errand)
-        return nothing(cleared(cookies))
+    async def logout(visitor: Visitor) -> Answer:
+        return await answered(partial(sessions.logout, visitor), lambda _: nothing(cleared(cookies)))
 
     return logout
 
 
 def _logout_all(sessions: Sessions, cookies: Cookies | None) -> Visited[[]]:
-    async def logout_all(visitor: Visitor) -> Response:
-        await sessions.logout_all(visitor, asked().caller.errand)
-        return nothing(cleared(cookies))
+    async def logout_all(visitor: Visitor) -> Answer:
+        return await answered(partial(sessions.logout_all, visitor), lambda _: nothing(cleared(cookies)))
 
     return logout_all
 
@@ -185,29 +196,31 @@ def _shown(found: session.Session, visitor: Visitor) -> models.Session:
 
 
 def _send_code(recovery: Recovery, rules: Rules) -> View:
-    async def send_code() -> Response:
+    async def send_code() -> Answer:
         form = await wire.read(asked(), AddressForm, rules)
-        await recovery.send_code(form.email, asked().caller.errand)
-        return reply(models.Accepted(message=CODE_SENT), 202)
+        return await answered(partial(recovery.send_code, form.email), _accepting(CODE_SENT))
 
     return send_code
 
 
 def _forgot_password(recovery: Recovery, rules: Rules) -> View:
-    async def forgot_password() -> Response:
+    async def forgot_password() -> Answer:
         form = await wire.read(asked(), AddressForm, rules)
-        await recovery.forgot(form.email, asked().caller.errand)
-        return reply(models.Accepted(message=FORGOTTEN), 202)
+        return await answered(partial(recovery.forgot, form.email), _accepting(FORGOTTEN))
 
     return forgot_password
 
 
 def _reset_password(recovery: Recovery, rules: Rules) -> View:
-    async def reset_password() -> Response | Refused:
+    async def reset_password() -> Answer:
         form = await wire.read(asked(), ResetForm, rules)
-        return await recovery.reset(form.token, form.new_password, asked().caller.errand) or nothing()
+        return await answered(partial(recovery.reset, form.token, form.new_password), nothing_unless)
 
     return reset_password
+
+
+def _accepting(message: str) -> Callable[[None], Answer]:
+    return lambda _: reply(models.Accepted(message=message), 202)
 
 
 def _jwks(tokens: Tokens) -> View:

@@ -11,6 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Concatenate, Final, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -26,14 +27,13 @@ from regsvc.http import staff_models, wire
 from regsvc.http.caller import asked
 from regsvc.http.forms import NothingForm, Rules
 from regsvc.http.models import Fault
-from regsvc.http.problems import Told
-from regsvc.http.reply import View, nothing, reply
+from regsvc.http.receipt import answered
+from regsvc.http.reply import Answer, View, nothing, nothing_unless, reply
 from regsvc.http.staff_models import StaffChangeForm
 from regsvc.ports import MailRow
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Answer = Response | Refused | Told
 Acting = Callable[Concatenate[Actor, P], Awaitable[Answer]]
 """A view that is told who acts."""
 
@@ -232,8 +232,7 @@ def _settle(act: Callable[[Actor, UUID, Errand], Awaitable[Refused | None]], rul
     async def settle(actor: Actor, mail_id: str) -> Answer:
         await wire.read_nothing(asked(), NothingForm, rules)
         wanted = wire.identifier(mail_id)
-        refused = await act(actor, wanted, asked().caller.errand) if wanted is not None else _NO_SUCH_MAIL
-        return refused or nothing()
+        return _NO_SUCH_MAIL if wanted is None else await answered(partial(act, actor, wanted), nothing_unless)
 
     return settle
 

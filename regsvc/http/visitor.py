@@ -3,17 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import Concatenate, ParamSpec
 
-from quart import Response
-
 from regsvc.domain.refusals import Refused
 from regsvc.flows.session import Sessions, Visitor
 from regsvc.http import wire
 from regsvc.http.caller import asked
-from regsvc.http.problems import Told
-from regsvc.http.reply import View
+from regsvc.http.reply import Answer, View
 
 P = ParamSpec("P")
-Answer = Response | Refused | Told
 Visited = Callable[Concatenate[Visitor, P], Awaitable[Answer]]
 """A view that is told who asks."""
 

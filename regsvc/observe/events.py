@@ -28,6 +28,7 @@ Event = Literal[
     "hash_queue_full",
     "http_bug",
     "http_request",
+    "idempotency_replayed",
     "letter_asked",
     "library_message",
     "listener_lost",
@@ -142,6 +143,7 @@ _TABLE: Final[dict[Event, tuple[Level, str]]] = {
     # HTTP
     "http_request": ("info", "method route status duration_ms bytes_in bytes_out client user_id refusal"),
     "http_bug": ("error", f"method route {_BUG}"),
+    "idempotency_replayed": ("info", "route status"),
     "request_unreadable": ("debug", "method route status reason"),
     "connection_contained": ("warning", _BUG),
     "connection_cut": ("debug", "reason"),

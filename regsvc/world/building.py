@@ -3,15 +3,16 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from sys import stderr
-from typing import assert_never
+from typing import Final, assert_never
 
 import trio
 
 from regsvc.actors import courier, listener
 from regsvc.actors.hasher import Hasher
 from regsvc.actors.tally import Tally
-from regsvc.adapters.crypto import Crypto, Keyring, Keys, Scheme, Tokens, choose, common_passwords
+from regsvc.adapters.crypto import Crypto, Keyring, Keys, Scheme, Seals, Tokens, choose, common_passwords
 from regsvc.adapters.mail import Both, Boxed, Channel, Console, Letters, Login, Relay, Smtp, Tls
 from regsvc.domain import session
 from regsvc.domain.account import DuplicatePolicy, Rules
@@ -22,9 +23,12 @@ from regsvc.flows.recovery import Recovery
 from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Staff
 from regsvc.http.app import Flows
+from regsvc.http.receipt import Receipts
 from regsvc.ports import Passwords
 from regsvc.settings import Settings
 from regsvc.store import Store, open_store
+
+LEASE_MARGIN: Final = timedelta(seconds=5)  # after its deadline a request may still be undoing its transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,11 @@ def keys_of(settings: Settings) -> tuple[Keys, Keys | None]:
 def crypto_of(settings: Settings) -> Crypto:
     """Return what makes codes, tokens and digests."""
     return Crypto(*keys_of(settings), pii=settings.log_pii)
+
+
+def receipts(settings: Settings, store: Store) -> Receipts:
+    """Return what answers requests with an Idempotency-Key."""
+    return Receipts(store.tickets, Seals(*keys_of(settings)), lease=settings.request_deadline + LEASE_MARGIN)
 
 
 def scheme(settings: Settings) -> Scheme:

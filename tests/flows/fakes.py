@@ -21,6 +21,7 @@ from regsvc.domain.profile import EmailChange
 from regsvc.domain.session import Session, User
 from regsvc.domain.values import Email, EmailKey, Secret
 from regsvc.ports import Access, MailState, MailStatus, Unavailable, Unit, Visit
+from tests.flows.receipt_fakes import Kept
 from tests.flows.unit import Chained, StoredCode, Transaction
 
 START = datetime(2026, 11, 20, 11, tzinfo=UTC)
@@ -41,6 +42,7 @@ class Shelf:
     chain: dict[bytes, Chained] = field(default_factory=dict)
     codes: dict[tuple[UUID, str], StoredCode] = field(default_factory=dict)  # of users; a claim has its own
     changes: dict[UUID, EmailChange] = field(default_factory=dict)
+    kept: dict[bytes, Kept] = field(default_factory=dict)  # answers to requests with a key, and who is at work on one
     effects: list[tuple[Effect, str | None]] = field(default_factory=list)
     usernames: set[str] = field(default_factory=set)
     mail: dict[UUID, MailStatus] = field(default_factory=dict)

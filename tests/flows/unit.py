@@ -14,6 +14,7 @@ from regsvc.domain.profile import EmailChange
 from regsvc.domain.refusals import Refusal
 from regsvc.domain.session import Ending, Family, Link, Opened, Role, Rotated, Session, User
 from regsvc.domain.values import EmailKey
+from tests.flows.receipt_fakes import Receipts
 
 if TYPE_CHECKING:
     from tests.flows.fakes import Shelf
@@ -92,6 +93,7 @@ class Transaction:
         self.chain = Draft(self.shelf.chain)
         self.codes = Draft(self.shelf.codes)
         self.changes = Draft(self.shelf.changes)
+        self.kept = Draft(self.shelf.kept)
 
     @property
     def accounts(self) -> "Transaction":
@@ -100,6 +102,10 @@ class Transaction:
     @property
     def outgoing(self) -> "Transaction":
         return self
+
+    @property
+    def receipts(self) -> Receipts:
+        return Receipts(self)
 
     @property
     def people(self) -> "People":
@@ -157,7 +163,7 @@ class Transaction:
             self.shelf.drop(user)
             if after is not None:
                 self.shelf.put(after)
-        for draft in (self.logins, self.chain, self.codes, self.changes):
+        for draft in (self.logins, self.chain, self.codes, self.changes, self.kept):
             draft.commit()
         self.shelf.effects += self.added
 

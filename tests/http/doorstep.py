@@ -14,6 +14,7 @@ from quart.wrappers import Response
 from quart_trio import QuartTrio
 from werkzeug.datastructures import Headers
 
+from regsvc.adapters.crypto import Keys, Seals
 from regsvc.domain import session
 from regsvc.domain.account import Code, Rules
 from regsvc.domain.session import User
@@ -24,14 +25,17 @@ from regsvc.flows.recovery import RESET, Recovery
 from regsvc.flows.session import VERIFY, Sessions
 from regsvc.flows.staff import Staff
 from regsvc.http.app import Flows, Knobs, make_app
+from regsvc.http.receipt import Receipts
 from regsvc.ports import BoxedMail, Unavailable
 from tests.flows.fakes import PATIENCE, Dice, Hashing, Members, Telegraph, Tokens
+from tests.flows.receipt_fakes import Counter
 from tests.flows.staff_fakes import Desk, StaffShelf
 from tests.flows.unit import StoredCode
 
 URL = "https://id.example.org"
 PASSWORD = "correct horse battery staple"
 EMAIL = "alice@example.com"
+LEASE = timedelta(seconds=25)
 PASSWORDS = PasswordRules(common=frozenset({"password"}))
 
 
@@ -109,17 +113,26 @@ class Doorstep:
     news: Telegraph = field(default_factory=Telegraph)
     tokens: Tokens = field(default_factory=Tokens)
     pulse: Pulse = field(default_factory=Pulse)
+    seals: Seals = field(default_factory=lambda: Seals(Keys.derive(Secret("a secret of the tests of the front"))))
     mailbox: Pigeonhole | None = field(default_factory=Pigeonhole)
     knobs: Knobs = field(default_factory=lambda: Knobs(URL, passwords=PASSWORDS))
     rules: Rules = field(default_factory=Rules)
     session_rules: session.Rules = field(default_factory=session.Rules)
     _app: QuartTrio | None = None
 
+    def __post_init__(self) -> None:
+        self.counter = Counter(self.shelf.kept)
+
     @property
     def app(self) -> QuartTrio:
         if self._app is None:
             self._app = make_app(
-                self.flows(), tokens=self.tokens, probe=self.pulse, mailbox=self.mailbox, knobs=self.knobs
+                self.flows(),
+                tokens=self.tokens,
+                probe=self.pulse,
+                receipts=Receipts(self.counter, self.seals, LEASE),
+                mailbox=self.mailbox,
+                knobs=self.knobs,
             )
         return self._app
 

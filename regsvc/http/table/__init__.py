@@ -7,6 +7,7 @@ from regsvc.http.routes import Route
 from regsvc.http.table.account import ACCOUNT, UNIFORM_ACCOUNT
 from regsvc.http.table.development import DEVELOPMENT
 from regsvc.http.table.documentation import DOCUMENTATION
+from regsvc.http.table.keyed import keyed
 from regsvc.http.table.ops import OPERATIONS
 from regsvc.http.table.profile import PROFILE
 from regsvc.http.table.session import SESSION
@@ -16,4 +17,4 @@ from regsvc.http.table.staff import STAFF
 def routes(*, development: bool, uniform: bool = False) -> tuple[Route, ...]:
     """Return every route, those of the mailbox only where there is one; `uniform`: as that duplicate policy answers."""
     here = (*(UNIFORM_ACCOUNT if uniform else ACCOUNT), *SESSION, *PROFILE, *STAFF, *OPERATIONS, *DOCUMENTATION)
-    return (*here, *DEVELOPMENT) if development else here
+    return tuple(keyed(route) for route in ((*here, *DEVELOPMENT) if development else here))
