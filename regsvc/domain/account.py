@@ -71,9 +71,17 @@ class Tally:
         return Tally(self.count + 1, now if self.since is None else self.since)
 
 
+class Way(Enum):
+    """How an address is proved; the value is the purpose of what proves it, in its MAC and in `codes`."""
+
+    CODE = "activate"  # the short code and the claim's password
+    LINK = "link"  # the token of the letter's link and the claim's password
+    VERIFY = "verify"  # the longer code alone
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
-    """The one live code of a claim; the code itself is nowhere, only its MAC."""
+    """The one live code of a claim; the code itself is nowhere, only its MAC. So is the token of its link."""
 
     mac: bytes = field(repr=False)
     expires_at: datetime
@@ -94,17 +102,19 @@ class Claim:
     locale: Locale | None = None
     client: str | None = None
     code: Code | None = None
+    link: Code | None = None  # what the link beside the code proves with: too long to be guessed, so no try is counted
     verify: Code | None = None  # the longer code, which proves the address without the password
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The account that proved the address."""
+    """The account that proved the address; `way` is how, where it just did."""
 
     id: UUID
     email: str
     password_hash: str = field(repr=False)
     activated_at: datetime
+    way: Way | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +164,7 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """The claimant shows a code; `macs` holds, per claim proved, the MACs the shown code has there, one a secret."""
+    """The claimant shows a code, or a link's token; `macs`: per claim proved, the MACs it has there, one a secret."""
 
     proof: Proof
     macs: Mapping[UUID, Sequence[bytes]] = field(repr=False)
@@ -275,17 +285,35 @@ def activate(state: Address, event: Activate, now: datetime, rules: Rules) -> St
         return Step(state, refused)
     for claim, code in open_codes:
         if _same(code, event.macs.get(claim.id, ())):
-            return _activated(state, claim, claim.password_hash, now)
+            return _activated(state, claim, Way.CODE, now)
     return _one_try_less(replace(state, failures=failures), *open_codes[0], now, rules)
+
+
+def follow(state: Address, event: Activate, now: datetime, rules: Rules) -> Step[Owner]:
+    """Make a claim the account of its address by the token of its link; a wrong one costs nothing, nor is it guessed.
+
+    So whoever spends the tries of an address, with a claim of his own to it, keeps nobody else from proving it.
+    """
+    proved = claims_proved(state, event.proof, now, rules)
+    if isinstance(proved, Refused):
+        return Step(state, proved)
+    links = [(claim, link) for claim in proved if (link := claim.link) is not None and now < link.expires_at]
+    if not links:
+        return Step(state, Refused(Refusal.ACTIVATION_CODE_EXPIRED))
+    for claim, link in links:
+        if state.owner is None and _same(link, event.macs.get(claim.id, ())):
+            return _activated(state, claim, Way.LINK, now)
+    return Step(state, Refused(Refusal.INVALID_ACTIVATION_CODE))
 
 
 def _same(code: Code, shown: Sequence[bytes]) -> bool:
     return any(hmac.compare_digest(code.mac, mac) for mac in shown)
 
 
-def _activated(state: Address, claim: Claim, password_hash: str, now: datetime) -> Step[Owner]:
+def _activated(state: Address, claim: Claim, way: Way, now: datetime) -> Step[Owner]:
     # Every other claim to the address goes with it: their passwords and codes prove nothing any more.
-    owner = Owner(claim.id, claim.email, password_hash, now)
+    password_hash = NO_PASSWORD if way is Way.VERIFY else claim.password_hash
+    owner = Owner(claim.id, claim.email, password_hash, now, way)
     return Step(replace(state, owner=owner, claims=()), owner, (Publish("user.activated", claim.id),))
 
 
@@ -317,7 +345,7 @@ def verify(state: Address, event: Verify, now: datetime, rules: Rules) -> Step[O
         if code.failures < rules.code_attempts and _same(code, event.macs.get(claim.id, ())):
             if now >= code.expires_at:
                 return Step(state, Refused(Refusal.ACTIVATION_CODE_EXPIRED))
-            return _activated(state, claim, NO_PASSWORD, now)
+            return _activated(state, claim, Way.VERIFY, now)
     spent = {claim.id: replace(claim, verify=replace(code, failures=code.failures + 1)) for claim, code in codes}
     claims = tuple(spent.get(claim.id, claim) for claim in state.claims)
     return Step(

@@ -15,9 +15,11 @@ import trio
 from regsvc import observe
 from regsvc.domain import account
 from regsvc.domain.account import Address, Claim, Owner, Proof, Step
+from regsvc.domain.delivery import LINK
 from regsvc.domain.refusals import Refusal, Refused
-from regsvc.domain.values import Email, EmailKey, Locale, Secret, Username
+from regsvc.domain.values import Email, EmailKey, LinkToken, Locale, Secret, Username
 from regsvc.flows.errand import PLAIN, Errand
+from regsvc.flows.guessing import note_failed
 from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords
 
@@ -155,14 +157,35 @@ class Accounts:
         if isinstance(proof, Refused):
             return self._refused("activation_refused", key, proof)
         macs = {subject: self.crypto.macs(subject, ACTIVATE, code) for subject in proof.hashes}
-        event = account.Activate(proof, macs)
+        done = await self._activate(key, account.activate, account.Activate(proof, macs), errand)
+        await note_failed(done, errand)
+        return done
 
+    async def follow(self, who: Credentials, token: LinkToken | None, errand: Errand = PLAIN) -> Activated | Refused:
+        """Turn a registration into the account of its address by the token of its link (None: what cannot be one).
+
+        A token cannot be guessed, so no try is spent and no limit of activations asked: whoever used those up, with
+        a claim of his own to the address, does not keep its owner out.
+        """
+        key = who.email.key
+        proof = await self._prove(who, errand)
+        if isinstance(proof, Refused):
+            return self._refused("activation_refused", key, proof)
+        shown = () if token is None or token.subject not in proof.hashes else (token,)
+        macs = {one.subject: self.crypto.macs(one.subject, LINK, one.secret) for one in shown}
+        return await self._activate(key, account.follow, account.Activate(proof, macs), errand)
+
+    async def _activate(
+        self,
+        key: EmailKey,
+        decide: Callable[[Address, account.Activate, datetime, account.Rules], Step[Owner]],
+        event: account.Activate,
+        errand: Errand,
+    ) -> Activated | Refused:
         def told(owner: Owner | Refused, _state: Address, _now: datetime) -> Activated | Refused:
             return owner if isinstance(owner, Refused) else Activated(owner.id, owner.email, owner.activated_at)
 
-        _, done = await self._decide(
-            key, lambda state, now: account.activate(state, event, now, self.rules), told, errand
-        )
+        _, done = await self._decide(key, lambda state, now: decide(state, event, now, self.rules), told, errand)
         if isinstance(done, Refused):
             return self._refused("activation_refused", key, done)
         observe.emit("activation_succeeded", user_id=str(done.id), address=self.crypto.pseudonym(key))

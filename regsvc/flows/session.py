@@ -17,6 +17,7 @@ from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending, Family, Link, Opened, Person, Repeated, Reused, Rotated, Session, User
 from regsvc.domain.values import Email, Secret, Username
 from regsvc.flows.errand import PLAIN, Errand
+from regsvc.flows.guessing import note_failed
 from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Directory, Members, Passwords, Tokens, Unavailable, Unit
 
@@ -161,6 +162,7 @@ class Sessions:
         address = self.crypto.pseudonym(key)
         if isinstance(entered, Refused):
             observe.emit("activation_refused", refusal=entered.why.value, address=address)
+            await note_failed(entered, errand)
         else:
             observe.emit("activation_succeeded", user_id=str(entered.user.id), address=address)
             self._welcome(entered, "code")

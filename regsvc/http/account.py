@@ -8,6 +8,7 @@ from typing import Final
 from quart import Response, request
 
 from regsvc.domain.refusals import Refused
+from regsvc.domain.values import Secret
 from regsvc.flows.account import Accounts, Activated, Noted, Registered, Registration, Resent, Standing
 from regsvc.http import models, wire
 from regsvc.http.caller import asked
@@ -57,10 +58,12 @@ def _registered(done: Registered | Noted | Refused) -> Answer:
 def _activate(accounts: Accounts, rules: Rules) -> View:
     async def activate() -> Answer:
         who = wire.credentials(request.headers)
-        code = (await wire.read(asked(), ActivateForm, rules)).shown()
-        if isinstance(code, Fault):
-            raise wire.Unreadable(wire.faulty([code]))
-        return await answered(partial(accounts.activate, who, code), _activated)
+        shown = (await wire.read(asked(), ActivateForm, rules)).shown()
+        if isinstance(shown, Fault):
+            raise wire.Unreadable(wire.faulty([shown]))
+        if isinstance(shown, Secret):
+            return await answered(partial(accounts.activate, who, shown), _activated)
+        return await answered(partial(accounts.follow, who, shown), _activated)
 
     return activate
 

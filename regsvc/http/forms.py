@@ -179,15 +179,32 @@ _CODE = WithJsonSchema({"type": "string", "description": "As the mail has it; sp
 
 
 class ActivateForm(Form):
-    """The code, under either of its names; under both, they have to be the same."""
+    """The code, under either of its names (under both, they have to be the same), or the token of the link."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["code"]}, {"required": ["activation_code"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"anyOf": [{"required": ["code"]}, {"required": ["activation_code"]}]},
+                {"required": ["token"]},
+            ]
+        }
+    )
 
     code: Annotated[Secret | None, PlainValidator(_code), _CODE] = None
     activation_code: Annotated[Secret | None, PlainValidator(_code), _CODE] = None
 
-    def shown(self) -> Secret | Fault:
-        """Return the code, or what is wrong with the two taken together."""
+    token: Annotated[
+        LinkToken | None,
+        PlainValidator(_link_token),
+        WithJsonSchema({"type": "string", "description": "As the link in the mail has it, after the #."}),
+    ] = None
+
+    def shown(self) -> Secret | LinkToken | Fault | None:
+        """Return the code, the token (None: what cannot be one), or what is wrong with all of it taken together."""
+        if "token" in self.model_fields_set:
+            if len(self.model_fields_set) == 1:
+                return self.token
+            return Fault(field="token", message="Send a code or a token, not both.", code="contradiction")
         if self.code is not None and self.activation_code is not None and self.code != self.activation_code:
             message = "code and activation_code are not the same."
             return Fault(field="activation_code", message=message, code="contradiction")

@@ -64,8 +64,8 @@ class Mailbag(Protocol):
     async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta, link: Imprint | None = None) -> Minted | None:
         """Store the code's MAC, living from now, and beside it that of a claim's `link`.
 
-        None when the subject is gone or a newer mail is queued for it.
-        The parcel is deleted in that case: there is nothing left to say. The subject is a claim, an account, or the
+        None when the subject is gone or a newer mail is queued for it; the parcel is deleted in that case, for there is
+        nothing left to say. The subject is a claim, an account, or the
         address that an account wants to have, as the letter is.
         """
         ...

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from regsvc.domain.account import NO_PASSWORD, Address, Claim, Code, Owner, Tally
+from regsvc.domain.account import Address, Claim, Code, Owner, Tally, Way
 from regsvc.domain.values import EmailKey, Locale, Username
 from regsvc.ports import MailState, MailStatus, Unavailable
 from regsvc.store.database import Database, Row, Session
@@ -42,9 +42,9 @@ class Accounts:
         Raises Unavailable when an account was made around the lock, as an import does: the next try sees it.
         """
         if after.owner != before.owner:
-            if before.owner is not None or after.owner is None:
-                raise ValueError("an owner comes to an address that has none, and stays")
-            await self._activate(key, before, after.owner)
+            if before.owner is not None or after.owner is None or after.owner.way is None:
+                raise ValueError("an owner comes to an address that has none, in one of the ways, and stays")
+            await self._activate(key, before, after.owner, after.owner.way)
             before = replace(before, owner=after.owner, claims=())
         known = {claim.id: claim for claim in before.claims}
         kept = {claim.id for claim in after.claims}
@@ -57,10 +57,9 @@ class Accounts:
         if changed or (_counters(after) != _counters(before) and not added):
             await self._update(key, after, changed)
 
-    async def _activate(self, key: EmailKey, before: Address, owner: Owner) -> None:
+    async def _activate(self, key: EmailKey, before: Address, owner: Owner, way: Way) -> None:
         claim = next(claim for claim in before.claims if claim.id == owner.id)
-        # An owner without a password came by the code that proves the address alone; every other knows the claim's.
-        purpose, code = ("verify", claim.verify) if owner.password_hash == NO_PASSWORD else ("activate", claim.code)
+        code = {Way.CODE: claim.code, Way.LINK: claim.link, Way.VERIFY: claim.verify}[way]
         found = await self.sql.row(
             "activate",
             self.session,
@@ -69,7 +68,7 @@ class Accounts:
             password_hash=claim.password_hash,
             mac=code.mac if code is not None else None,
             activated_at=owner.activated_at,
-            purpose=purpose,
+            purpose=way.value,
             owner_password_hash=owner.password_hash,
         )
         if found is None or not found["proved"]:
@@ -188,6 +187,7 @@ def _claim(row: Row) -> Claim:
         locale=Locale(row["locale"]) if row["locale"] is not None else None,
         client=row["client"],
         code=_code(row["mac"], row["code_expires_at"], row["code_failures"]),
+        link=_code(row["link_mac"], row["link_expires_at"], 0),
         verify=_code(row["verify_mac"], row["verify_expires_at"], row["verify_code_failures"]),
     )
 

@@ -43,6 +43,8 @@ SELECT
     codes.mac,
     codes.expires_at AS code_expires_at,
     codes.failures AS code_failures,
+    links.mac AS link_mac,
+    links.expires_at AS link_expires_at,
     verifying.mac AS verify_mac,
     verifying.expires_at AS verify_expires_at,
     verifying.failures AS verify_code_failures
@@ -51,6 +53,8 @@ LEFT JOIN addresses ON asked.email_key = addresses.email_key
 LEFT JOIN users ON asked.email_key = users.email_key
 LEFT JOIN registrations ON asked.email_key = registrations.email_key
 LEFT JOIN codes ON registrations.id = codes.subject_id AND codes.purpose = 'activate' AND codes.used_at IS NULL
+LEFT JOIN codes AS links
+    ON registrations.id = links.subject_id AND links.purpose = 'link' AND links.used_at IS NULL
 LEFT JOIN codes AS verifying
     ON registrations.id = verifying.subject_id AND verifying.purpose = 'verify' AND verifying.used_at IS NULL
 ORDER BY registrations.created_at DESC, registrations.id DESC;

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 import trio
 
-from regsvc.domain.account import Address, Claim, Owner, Proof, Register, Resend, Tally
+from regsvc.domain.account import Address, Claim, Owner, Proof, Register, Resend, Tally, Way
 from regsvc.domain.account import resend as decide_resend
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.ports import MailState, MailStatus, Unavailable
@@ -167,7 +167,7 @@ async def take_over(store: Store, event: Register, meanwhile: Callable[[], Await
     async with store.begin() as unit:
         before, now = await unit.accounts.load(KEY)
         await meanwhile()
-        owner = Owner(event.id, event.email.address, event.password_hash, now)
+        owner = Owner(event.id, event.email.address, event.password_hash, now, Way.CODE)
         await unit.accounts.save(KEY, before, replace(before, owner=owner, claims=()))
 
 

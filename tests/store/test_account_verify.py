@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from regsvc.domain import account
-from regsvc.domain.account import NO_PASSWORD, Address, Owner, Register, Tally
+from regsvc.domain.account import NO_PASSWORD, Address, Owner, Register, Tally, Way
 from regsvc.domain.delivery import Letter, Mail
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.ports import MailState, Unavailable
@@ -140,7 +140,7 @@ async def take_over(store: Store, event: Register, meanwhile: Callable[[], Await
     async with store.begin() as unit:
         before, now = await unit.accounts.load(KEY)
         await meanwhile()
-        owner = Owner(event.id, event.email.address, NO_PASSWORD, now)
+        owner = Owner(event.id, event.email.address, NO_PASSWORD, now, Way.VERIFY)
         await unit.accounts.save(KEY, before, replace(before, owner=owner, claims=()))
 
 

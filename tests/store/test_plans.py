@@ -47,6 +47,10 @@ FILL = """
     FROM seeds CROSS JOIN generate_series(1, 3) AS link;
     INSERT INTO email_changes (user_id, email, email_key, created_at, expires_at)
     SELECT id, email_key, email_key, at, at + interval '2 days' FROM seeds;
+    INSERT INTO idempotency_keys (slot, body_mac, holder, lease_until, expires_at)
+    SELECT convert_to('k' || n, 'UTF8'), 'mac', id, at, at + interval '1 day' FROM seeds;
+    INSERT INTO rate_limits (bucket, whole_at, asked_at, allowed)
+    SELECT 'login:' || n, extract(EPOCH FROM at) * 1000000, 0, TRUE FROM seeds;
     ANALYZE;
 """
 HOT: dict[str, dict[str, list[object]]] = {
@@ -58,7 +62,7 @@ HOT: dict[str, dict[str, list[object]]] = {
         "activate": ["p7@example.com", new_id(), "hash", b"mac", None, "activate", "hash"],
     },
     "delivery": {
-        "lease": [8, timedelta(seconds=30), ["activation"]],
+        "mint_for_claim": [new_id(), 1, None, [b"mac"] * 2, [timedelta(seconds=60)] * 2, ["activate", "link"]],
         "reclaim": [],
         "next_due": [["activation"]],
         "lock_claim": [new_id()],
@@ -81,6 +85,7 @@ HOT: dict[str, dict[str, list[object]]] = {
         "sweep_links": [100],
         "sweep_sessions": [100],
         "sweep_email_changes": [100],
+        "sweep_answers": [100],
     },
     "session": {
         "devices": [new_id()],
@@ -96,6 +101,7 @@ HOT: dict[str, dict[str, list[object]]] = {
         "sessions_alive": [new_id()],
         "code_alive": [new_id(), "reset", [b"mac"]],
     },
+    "quota": {"take": [["login:7", "login:8"], [1, 2], [3, 4]], "give_back": [["login:7", "login:8"], [1, 2]]},
     "profile": {
         "lock_user": [new_id()],
         "change_user": [new_id(), "A@b.example", "a@b.example", None, "ada", None, "hash", "user", None, None],
@@ -111,7 +117,7 @@ HOT: dict[str, dict[str, list[object]]] = {
 }
 BIG = {
     *("addresses", "registrations", "users", "codes", "outbox"),
-    *("sessions", "refresh_tokens", "email_changes"),
+    *("sessions", "refresh_tokens", "email_changes", "idempotency_keys", "rate_limits"),
 }
 
 
