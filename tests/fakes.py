@@ -287,7 +287,7 @@ class Broom:
     async def sweep(self, limit: int) -> Swept:
         self.at.append(trio.current_time())
         await trio.lowlevel.checkpoint()
-        found = self.heaps.pop(0) if self.heaps else Swept(0, 0, 0, 0, 0, more=False)
+        found = self.heaps.pop(0) if self.heaps else Swept(0, 0, 0, 0, 0, 0, 0, more=False)
         if isinstance(found, Exception):
             raise found
         return found

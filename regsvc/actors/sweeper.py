@@ -36,7 +36,7 @@ async def run(
 
 async def _sweep(housekeeping: Housekeeping, batch: int) -> None:
     began = trio.current_time()
-    done = Swept(registrations=0, codes=0, addresses=0, mails=0, sessions=0, more=True)
+    done = Swept(registrations=0, codes=0, addresses=0, mails=0, sessions=0, limits=0, answers=0, more=True)
     try:
         while done.more:
             done = _sum(done, await housekeeping.sweep(batch))
@@ -50,6 +50,8 @@ async def _sweep(housekeeping: Housekeeping, batch: int) -> None:
                 addresses=done.addresses,
                 mails=done.mails,
                 sessions=done.sessions,
+                limits=done.limits,
+                answers=done.answers,
                 took_ms=round((trio.current_time() - began) * 1000),
             )
 
@@ -61,5 +63,7 @@ def _sum(before: Swept, now: Swept) -> Swept:
         addresses=before.addresses + now.addresses,
         mails=before.mails + now.mails,
         sessions=before.sessions + now.sessions,
+        limits=before.limits + now.limits,
+        answers=before.answers + now.answers,
         more=now.more,
     )

@@ -139,7 +139,7 @@ _TABLE: Final[dict[Event, tuple[Level, str]]] = {
     "hash_queue_full": ("warning", "waiting predicted_wait_s retry_after_s refused"),
     "listener_lost": ("warning", "reason"),
     "listener_restored": ("info", "away_s"),
-    "sweep_done": ("info", "registrations codes addresses mails sessions took_ms"),
+    "sweep_done": ("info", "registrations codes addresses mails sessions limits answers took_ms"),
     # HTTP
     "http_request": ("info", "method route status duration_ms bytes_in bytes_out client user_id refusal"),
     "http_bug": ("error", f"method route {_BUG}"),

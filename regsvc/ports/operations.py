@@ -18,12 +18,15 @@ class Swept:
     addresses: int
     mails: int
     sessions: int
+    limits: int
+    answers: int
     more: bool
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.registrations + self.codes + self.addresses + self.mails + self.sessions
+        accounts = self.registrations + self.codes + self.addresses + self.sessions
+        return accounts + self.mails + self.limits + self.answers
 
 
 class Housekeeping(Protocol):

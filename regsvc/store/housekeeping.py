@@ -30,5 +30,8 @@ class Housekeeping:
         links = int(await sql.value("sweep_links", pool, most=limit))
         sessions = int(await sql.value("sweep_sessions", pool, most=limit))
         changes = int(await sql.value("sweep_email_changes", pool, most=limit))
-        more = limit in {registrations, codes, addresses, sent, dead, boxed, links, sessions, changes}
-        return Swept(registrations, codes, addresses, sent + dead + boxed, links + sessions + changes, more)
+        limits = int(await sql.value("sweep_limits", pool, most=limit))
+        answers = int(await sql.value("sweep_answers", pool, most=limit))
+        more = limit in {registrations, codes, addresses, sent, dead, boxed, links, sessions, changes, limits, answers}
+        mails, ends = sent + dead + boxed, links + sessions + changes
+        return Swept(registrations, codes, addresses, mails, ends, limits, answers, more)

@@ -209,3 +209,37 @@ gone AS (
 )
 
 SELECT count(*) FROM gone;
+
+-- name: sweep_limits(most) -> value
+-- Read from end to end, and in no order: an index on what each take rewrites would cost all of them more than this.
+WITH whole AS MATERIALIZED (
+    SELECT bucket
+    FROM rate_limits
+    WHERE whole_at < extract(EPOCH FROM statement_timestamp()) * 1000000
+    LIMIT $1 -- noqa: AM09
+    FOR UPDATE SKIP LOCKED
+),
+
+gone AS (
+    DELETE FROM rate_limits USING whole
+    WHERE rate_limits.bucket = whole.bucket RETURNING rate_limits.bucket
+)
+
+SELECT count(*) FROM gone;
+
+-- name: sweep_answers(most) -> value
+WITH expired AS MATERIALIZED (
+    SELECT slot
+    FROM idempotency_keys
+    WHERE expires_at < statement_timestamp()
+    ORDER BY expires_at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+),
+
+gone AS (
+    DELETE FROM idempotency_keys USING expired
+    WHERE idempotency_keys.slot = expired.slot RETURNING idempotency_keys.slot
+)
+
+SELECT count(*) FROM gone;

@@ -1,5 +1,6 @@
 """What the sweeper takes, what it leaves, and that it waits for nobody."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import trio
 
 from regsvc.domain.account import DAY, Claim
 from regsvc.domain.profile import EmailChange
+from regsvc.domain.quota import HOUR, Limit, Policy, Take
 from regsvc.ports import Swept
 from regsvc.store import Store, housekeeping
 from regsvc.trio_asyncpg import Connection
@@ -31,7 +33,13 @@ from tests.store.scenes import (
 )
 from tests.waiting import until_asked
 
-NOTHING = Swept(0, 0, 0, 0, 0, more=False)
+NOTHING = Swept(0, 0, 0, 0, 0, 0, 0, more=False)
+NAMES = {"rate_limits": "limits", "idempotency_keys": "answers"}
+TAKE = Take(Policy(Limit.LOGIN, 2, HOUR), "192.0.2.1")
+KEPT = """
+    INSERT INTO idempotency_keys (slot, body_mac, holder, lease_until, answer, expires_at)
+    SELECT 'slot', 'mac', gen_random_uuid(), now(), 'answer', clock_timestamp() - $1::interval
+"""
 OLD = "UPDATE addresses SET touched_at = touched_at - interval '25 hours'"
 
 
@@ -49,7 +57,7 @@ async def test_an_expired_registration_goes_with_code_and_unsent_mail(store: Sto
     event = await registered_with_code(store, form())
     await resend(store, event)
     await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 minutes' WHERE id = $1", event.id)
-    assert await store.housekeeping.sweep(100) == Swept(1, 0, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(1, 0, 0, 0, 0, 0, 0, more=False)
     assert (await look(store))[0].claims == ()
     counted = await sizes(raw)
     assert (counted["registrations"], counted["codes"]) == (1, 1)
@@ -63,8 +71,8 @@ async def test_codes_go_an_hour_after_their_end(store: Store, raw: Connection) -
     await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '59 minutes'")
     assert await store.housekeeping.sweep(100) == NOTHING
     await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '61 minutes'")
-    assert await store.housekeeping.sweep(1) == Swept(0, 1, 0, 0, 0, more=True)
-    assert await store.housekeeping.sweep(2) == Swept(0, 1, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(1) == Swept(0, 1, 0, 0, 0, 0, 0, more=True)
+    assert await store.housekeeping.sweep(2) == Swept(0, 1, 0, 0, 0, 0, 0, more=False)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +95,7 @@ async def test_an_address_goes_when_nothing_of_it_counts(store: Store, raw: Conn
         await unit.accounts.load(email().key)
     await raw.execute(OLD)
     await raw.execute(kept)
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 1 - left, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 1 - left, 0, 0, 0, 0, more=False)
 
 
 async def test_an_address_with_a_registration_stays(store: Store, raw: Connection) -> None:
@@ -146,14 +154,14 @@ async def test_settled_mails_go_by_their_age(store: Store, raw: Connection, stat
         (parcel,) = await store.mailbag.lease(1, DAY)
         await (store.mailbag.done(parcel) if state == "sent" else store.mailbag.dead(parcel, "550"))
     await raw.execute(f"UPDATE outbox SET {age}")  # noqa: S608 - our own words
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, gone, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, gone, 0, 0, 0, more=False)
 
 
 async def test_the_mailbox_keeps_the_newest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "MAILBOX_KEPT", 3)
     for n in range(5):
         await store.mailbox.put(sender="a", to="b", subject=f"{n}", text="", html="", raw=b"")
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 2, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 2, 0, 0, 0, more=False)
     _, mails = await store.mailbox.list(to=None, start=0, limit=10)
     assert [mail.subject for mail in mails] == ["4", "3", "2"]
     assert await store.housekeeping.sweep(100) == NOTHING
@@ -174,7 +182,7 @@ async def test_a_session_goes_a_month_after_it_was_over(store: Store, raw: Conne
     await log_in(store, ada, digest(1))
     await raw.execute(f"UPDATE sessions SET {age}")  # noqa: S608 - our own words
     await log_in(store, ada, digest(2))
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, 0, 0, more=False)
     counted = await sizes(raw)
     assert counted["sessions"] == counted["refresh_tokens"] == 2 - gone
 
@@ -187,7 +195,7 @@ async def test_links_go_when_their_session_is_over(store: Store, raw: Connection
     await log_in(store, ada, digest(3))
     kept = f"kept_until = clock_timestamp() - interval '{seconds} s'"
     await raw.execute(f"UPDATE refresh_tokens SET {kept} WHERE hash <> $1", digest(3))  # noqa: S608 - our own words
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, 0, 0, more=False)
     counted = await sizes(raw)
     assert (counted["sessions"], counted["refresh_tokens"]) == (2, 3 - gone)
 
@@ -207,8 +215,38 @@ async def test_a_proposed_address_goes_when_it_is_over(store: Store, raw: Connec
     async with store.begin() as unit:
         await unit.people.propose(ada.id, EmailChange(email("new"), now - timedelta(seconds=seconds)), now)
         await unit.people.propose(bob.id, EmailChange(email("newer"), now), now)
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, 0, 0, more=False)
     assert (await sizes(raw))["email_changes"] == 2 - gone
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(-60, 0), (1, 1)])
+async def test_a_bucket_goes_when_it_is_whole(store: Store, raw: Connection, seconds: int, gone: int) -> None:
+    await store.quotas.take([TAKE])
+    await raw.execute("UPDATE rate_limits SET whole_at = asked_at - $1::bigint", seconds * 1_000_000)
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, 0, gone, 0, more=False)
+    (level,) = await store.quotas.take([TAKE])
+    assert level.remaining == gone
+
+
+@pytest.mark.parametrize(("seconds", "gone"), [(-60, 0), (1, 1)])
+async def test_an_answer_goes_when_it_is_kept_no_longer(store: Store, raw: Connection, seconds: int, gone: int) -> None:
+    await raw.execute(KEPT, timedelta(seconds=seconds))
+    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, 0, 0, gone, more=False)
+    assert await raw.fetchval("SELECT count(*) FROM idempotency_keys") == 1 - gone
+
+
+@pytest.mark.parametrize("table", ["rate_limits", "idempotency_keys"])
+async def test_buckets_and_answers_that_are_held_are_passed_over_and_looked_at_anew(
+    store: Store, raw: Connection, table: str
+) -> None:
+    await store.quotas.take([TAKE])
+    await raw.execute("UPDATE rate_limits SET whole_at = 0")
+    await raw.execute(KEPT, timedelta(seconds=1))
+    async with raw.transaction():
+        await raw.execute(f"SELECT FROM {table} FOR UPDATE")
+        with trio.fail_after(2):
+            assert (await store.housekeeping.sweep(100)).total == 1
+    assert await store.housekeeping.sweep(1) == replace(NOTHING, more=True, **{NAMES[table]: 1})
 
 
 @pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "email_changes"])
