@@ -62,11 +62,11 @@ HOT: dict[str, dict[str, list[object]]] = {
         "activate": ["p7@example.com", new_id(), "hash", b"mac", None, "activate", "hash"],
     },
     "delivery": {
-        "mint_for_claim": [new_id(), 1, None, [b"mac"] * 2, [timedelta(seconds=60)] * 2, ["activate", "link"]],
+        "lease": [8, timedelta(seconds=30), ["activation"]],
         "reclaim": [],
         "next_due": [["activation"]],
         "lock_claim": [new_id()],
-        "mint_for_claim": [new_id(), 1, None, b"mac", timedelta(seconds=60), "activate"],
+        "mint_for_claim": [new_id(), 1, None, [b"mac"] * 2, [timedelta(seconds=60)] * 2, ["activate", "link"]],
         "lock_account": [new_id()],
         "mint_for_account": [new_id(), 1, None, b"mac", timedelta(seconds=60), "reset"],
         "address": [new_id(), 1, None],
