@@ -10,6 +10,7 @@ from regsvc.adapters.mail import Letters
 from regsvc.adapters.mail.letters import Written
 from tests.adapters.writing import dispatch
 
+HOME = Letters(sender="no-reply@service.test", public_url="https://service.test", service="regsvc")
 LETTERS = Letters(sender="no-reply@service.test", public_url="http://127.0.0.1:8000", service="regsvc")
 
 

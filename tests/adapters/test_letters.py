@@ -14,8 +14,8 @@ from regsvc.adapters.mail import words as room
 from regsvc.adapters.mail.letters import Written
 from regsvc.domain.delivery import Letter, Rejected
 from regsvc.domain.values import Email
-from tests.adapters.reading import LETTERS, Visible, parts, written
-from tests.adapters.writing import dispatch
+from tests.adapters.reading import HOME, LETTERS, Visible, parts, written
+from tests.adapters.writing import dispatch, links
 
 WORDS = Path(room.__file__).parent / "templates" / "words"
 codes = st.integers(4, 10).flatmap(lambda n: st.text("0123456789", min_size=n, max_size=n))
@@ -26,11 +26,12 @@ locales = st.sampled_from([None, "en", "de", "de-AT", "fr", "zh-Hant-TW"])
 names = st.none() | st.text(max_size=40)
 
 
-@given(letter=code_letters, code=codes, username=names, locale=locales, seconds=st.integers(10, 86_400))
+@given(letter=code_letters, code=codes, link=links, username=names, locale=locales, seconds=st.integers(10, 86_400))
 def test_the_code_is_the_only_number_of_its_length_and_alone_on_its_line(
-    letter: Letter, code: str, username: str | None, locale: str | None, seconds: int
+    letter: Letter, code: str, link: str, username: str | None, locale: str | None, seconds: int
 ) -> None:
-    message, text, html = parts(written(letter=letter, code=code, username=username, locale=locale, seconds=seconds))
+    asked = {"letter": letter, "code": code, "link": link, "username": username, "locale": locale, "seconds": seconds}
+    message, text, html = parts(written(HOME, **asked))
     seen = "".join(Visible(html).words)
     for where in (text, html, seen):
         assert [run for run in re.findall(r"\d+", where) if len(run) >= len(code)] == [code]
@@ -39,9 +40,9 @@ def test_the_code_is_the_only_number_of_its_length_and_alone_on_its_line(
     assert not [run for run in re.findall(r"\d+", shown) if len(run) >= len(code)]
 
 
-@given(letter=code_letters, code=codes, locale=locales)
-def test_the_code_is_found_in_the_raw_body_too(letter: Letter, code: str, locale: str | None) -> None:
-    raw = written(letter=letter, code=code, locale=locale).raw.decode("ascii")
+@given(letter=code_letters, code=codes, link=links, locale=locales)
+def test_the_code_is_found_in_the_raw_body_too(letter: Letter, code: str, link: str, locale: str | None) -> None:
+    raw = written(HOME, letter=letter, code=code, link=link, locale=locale).raw.decode("ascii")
     body = raw.partition("\r\n\r\n")[2]
     assert [run for run in re.findall(r"\d+", body) if len(run) >= len(code)] == [code, code]
     assert re.findall(r"(?m)^(\d+)\r$", body) == [code, code]
@@ -123,18 +124,18 @@ def test_a_name_is_shown_where_it_does_no_harm(name: str | None, shown: bool) ->
 
 
 def test_a_name_is_escaped() -> None:
-    letter = written(username="<a href='//evil'>{{ code }}")
+    letter = written(username="<a href='//evil'>{{ code }}", link=None)
     assert "a" not in Visible(letter.html).tags
     assert "<a href='//evil'>{{ code }}" in "".join(Visible(letter.html).words)
 
 
-def test_the_only_link_is_the_public_address_where_it_holds_no_number_like_a_code() -> None:
+def test_the_last_link_is_the_public_address_where_it_holds_no_number_like_a_code() -> None:
     home = Letters(sender="a@service.test", public_url="https://service.test/?a=1&b=2", service="regsvc")
-    letter = written(home)
+    letter = written(home, link=None)
     assert Visible(letter.html).links == ["https://service.test/?a=1&b=2"]
     assert "https://service.test/?a=1&b=2\n" in letter.text
-    assert Visible(written(code="0471").html).links == []  # the port has four digits too
-    assert Visible(written(code="004711").html).links == ["http://127.0.0.1:8000"]
+    assert Visible(written(code="0471", link=None).html).links == []  # the port has four digits too
+    assert Visible(written(code="004711", link=None).html).links == ["http://127.0.0.1:8000"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_a_language_that_lacks_a_word_stops_the_start(tmp_path: Path, monkeypatc
     monkeypatch.setattr(room, "_TEMPLATES", templates)
     assert "x-test" in Letters(sender="a@b.test", public_url="https://b.test", service="b").languages
     (templates / "words" / "de.toml").write_text('[activation]\nsubject = "Hallo"\n', "utf-8")
-    with pytest.raises(ValueError, match=r"de\.toml and en\.toml differ in activation\.lead, "):
+    with pytest.raises(ValueError, match=r"de\.toml and en\.toml differ in activation\.beside, "):
         Letters(sender="a@b.test", public_url="https://b.test", service="b")
 
 

@@ -13,20 +13,14 @@ from regsvc.adapters.mail import Letters
 from regsvc.adapters.mail import words as room
 from regsvc.domain import session
 from regsvc.domain.delivery import Letter
-from regsvc.domain.values import LinkToken, Secret
-from tests.adapters.reading import LETTERS, Visible, parts, written
-from tests.adapters.writing import TOKEN
+from tests.adapters.reading import HOME, LETTERS, Visible, parts, written
+from tests.adapters.writing import LINK, TOKEN, dispatch, links, tokens
 
 WORDS = Path(room.__file__).parent / "templates" / "words"
 LANGUAGES = sorted(LETTERS.languages)
 NOTICES = [letter for letter in Letter if letter.notice]
 # What a new password is the answer to:
 RESETS = [Letter.RESET, Letter.PASSWORD_CHANGED, Letter.NEW_DEVICE, Letter.REGISTERED_AGAIN]
-tokens = st.builds(
-    lambda subject, secret: LinkToken(subject, Secret(secret.hex())).text().reveal(),
-    st.uuids(),
-    st.binary(min_size=16, max_size=16),
-)
 BROWSERS = {
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:142.0) Gecko/20100101 Firefox/142.0": "Firefox on Windows",
     "Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 SamsungBrowser/28.0 Chrome/130.0 Mobile Safari/537.36": (
@@ -74,6 +68,62 @@ def test_the_way_to_a_new_password_is_under_the_public_address(public_url: str) 
         links = [way, public_url] if notice in RESETS else [public_url]
         assert Visible(letter.html).links == links
         assert [line for line in letter.text.splitlines() if "://" in line] == links
+
+
+# ---------------------------------------------------------------------------------------- a link beside the code
+
+
+@given(link=links, locale=st.sampled_from(["en", "de"]), name=st.none() | st.text(max_size=40))
+def test_a_link_stands_on_one_line_after_the_code_and_its_token_nowhere_else(
+    link: str, locale: str, name: str | None
+) -> None:
+    letter = written(HOME, link=link, locale=locale, username=name)
+    message, text, html = parts(letter)
+    way = f"https://service.test/activate#{link}"
+    lines = [line for line in text.splitlines() if "0471" in line or link in line]
+    assert lines == ["0471", way]
+    seen = Visible(html)
+    assert seen.links == [way, "https://service.test"]
+    assert link not in "".join(seen.words), "who reads the words to somebody does not read it out"
+    assert html.index("0471") < html.index(link)
+    assert link not in "".join(f"{name}: {value}" for name, value in message.items())
+    assert link not in repr(letter)
+    assert link not in repr(dispatch(link=link))
+
+
+@pytest.mark.parametrize("public_url", ["https://service.test/", "https://b.test/2026/", "http://10.0.0.1:8000"])
+def test_the_link_is_under_the_public_address_and_the_code_is_the_first_number_whatever_that_is(
+    public_url: str,
+) -> None:
+    letter = written(Letters(sender="a@b.test", public_url=public_url, service="b"))
+    assert f"\n{public_url.rstrip('/')}/activate#{LINK}\n" in letter.text
+    for where in (letter.text, letter.html, "".join(Visible(letter.html).words)):
+        found = re.search(r"\d{4}", where)
+        assert found is not None
+        assert found[0] == "0471"
+        assert [line.strip() for line in where.splitlines() if line.strip().isdigit()] == ["0471"]
+
+
+@pytest.mark.parametrize(
+    ("locale", "said"),
+    [
+        ("en", "Or open this link and enter your password there; it works for 2 hours, once:"),
+        (
+            "de",
+            "Oder öffnen Sie diesen Link und geben Sie dort Ihr Passwort ein; er gilt 2 Stunden lang",
+        ),
+    ],
+)
+def test_a_link_says_how_long_it_works(locale: str, said: str) -> None:
+    letter = written(locale=locale, seconds=60, link_seconds=7_200)
+    assert said in " ".join(letter.text.split())
+    assert said in letter.html
+
+
+def test_without_a_link_nothing_is_said_of_one() -> None:
+    letter = written(HOME, link=None)
+    assert "Or open" not in letter.text
+    assert Visible(letter.html).links == ["https://service.test"]
 
 
 # ------------------------------------------------------------------------------------------------------- notices
@@ -175,6 +225,7 @@ def test_no_letter_has_words_that_nobody_reads() -> None:
         more = set() if letter.notice else {"life"}
         more |= {"action"} if letter in RESETS else set()
         more |= {"bare"} if letter is Letter.RESET else set()
+        more |= {"beside", "following"} if letter is Letter.ACTIVATION else set()
         assert said.keys() == needed | more
 
 

@@ -1,7 +1,9 @@
 """Letters: a `Dispatch` becomes an RFC 5322 message with a text part and an HTML part.
 
 Rule 1. A code stands alone on its line in both parts, and is the only run of digits that long in either, HTML source
-        included: people, mail programs and test suites find it. What would break that (a name, a link) is left out.
+        included: people, mail programs and test suites find it. What would break that (a name, a link) is left out;
+        but for the link that does what the code does, and is there for those whom the code does not help: it comes
+        after the code, its token has no such run, so that only a port or a name in PUBLIC_URL may be one.
         The token of a new password stands alone on its line too, and in the link that most people follow.
 Rule 2. No code is in the subject: relays log subjects and mail servers index them, and no secret goes where others
         write it down. It stands among the first words of the body instead, so a notification shows it all the same.
@@ -31,6 +33,7 @@ DIGITS_MIN: Final = 4  # the shortest code there is (40-config); a fixed text wi
 _SENDER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", re.ASCII)
 _DEVICE: Final = re.compile(r"[A-Za-z][A-Za-z -]{0,63}", re.ASCII)
 _RESET: Final = "/reset-password"  # under PUBLIC_URL: where people choose a new password
+_ACTIVATE: Final = "/activate"  # and where they activate with the token of a link
 _BOUNDARY: Final = "=_part_of_letter_="  # never in quoted-printable; the library's own is a long run of digits
 
 
@@ -75,6 +78,7 @@ class Letters:
         self._text, self._html = read_layouts()
         self._link = _fixed_link(public_url)
         self._reset = f"{self._link.rstrip('/')}{_RESET}"
+        self._activate = f"{self._link.rstrip('/')}{_ACTIVATE}"
         self._domain = address.rpartition("@")[2]
         self.sender: Final = address
         self._last: tuple[Dispatch, Written | Rejected] | None = None
@@ -117,6 +121,9 @@ class Letters:
             "bare": words.bare,
             "code": code,
             "life": words.lives(dispatch.lifetime),
+            "beside": words.stands_beside(dispatch.link_lifetime),
+            "follow": f"{self._activate}#{dispatch.link.reveal()}" if dispatch.link is not None else None,
+            "following": words.following,
             "stranger": words.stranger,
             "footer": words.footer,
             "link": _unless_numbered(self._link, digits),

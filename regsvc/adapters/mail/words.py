@@ -35,6 +35,8 @@ class Words:
     browser: str
     nameless: str
     life: jinja2.Template | None  # of what the letter carries
+    beside: jinja2.Template | None  # above the link that does the same
+    following: str | None  # on that link
     action: str | None  # on the way to a new password
     bare: str | None  # above a token that programs take
     greeting: jinja2.Template
@@ -48,6 +50,12 @@ class Words:
         if self.life is None or lifetime is None:
             return None
         return self.life.render(lifetime=self.lifetime(lifetime))
+
+    def stands_beside(self, lifetime: timedelta | None) -> str | None:
+        """Say what the link beside a code is, and how long it is good."""
+        if self.beside is None or lifetime is None:
+            return None
+        return self.beside.render(lifetime=self.lifetime(lifetime))
 
     def lifetime(self, lifetime: timedelta) -> str:
         """Say a duration, rounded down to a number of at most three digits."""
@@ -105,6 +113,8 @@ def _words(tag: str, letter: Letter, said: Mapping[str, str], service: str) -> W
         browser=made["browser"].render(),
         nameless=made["nameless"].render(),
         life=own.get("life"),
+        beside=own.get("beside"),
+        following=own["following"].render() if "following" in own else None,
         action=own["action"].render() if "action" in own else None,
         bare=own["bare"].render() if "bare" in own else None,
         greeting=made["greeting"],
@@ -115,6 +125,7 @@ def _words(tag: str, letter: Letter, said: Mapping[str, str], service: str) -> W
     )
     for _, size, most in _UNITS:
         words.lives(timedelta(seconds=size * (most - 1)))
+        words.stands_beside(timedelta(seconds=size * (most - 1)))
     words.greeting.render(name=None)
     words.happened(datetime.fromtimestamp(0, UTC))
     words.used(f"{BROWSER} on it")
