@@ -35,6 +35,7 @@ from regsvc.ports import Different, Finished, Running, Seals, Slot, Ticket, Tick
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
 KEY_MAX: Final = 255  # characters
+SOON: Final = timedelta(seconds=1)
 GIVE_BACK: Final = 5.0  # seconds; a key that is not given back is free when its lease is over
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')  # sf-string, RFC 9651, 3.3.3
 _BARE: Final = re.compile(r"[A-Za-z0-9._~:+/=@-]+")  # what many send, such as a UUID without quotes: the same key
@@ -125,22 +126,31 @@ class Receipts:
                 observe.emit("idempotency_replayed", route=request.template, status=response.status_code)
                 return response
             case Running(retry_after):
-                return replace(tell(kinds.IDEMPOTENCY_KEY_IN_USE), retry_after=retry_after)
+                return _in_use(retry_after)
             case Different():
                 return tell(kinds.IDEMPOTENCY_KEY_REUSED)
 
     async def _first(self, slip: Slip, act: Callable[[], Awaitable[Answer]]) -> Answer:
         caller = slip.asked.caller
         caller.errand = replace(caller.errand, receipt=slip)
-        committed = False
         try:
             answer = await act()
-            committed = slip.kept
-        finally:
-            if not committed:  # or nobody knows: what was kept after all is not given back
-                with trio.move_on_after(GIVE_BACK, shield=True), suppress(Unavailable):
-                    await self.tickets.give_back(slip.ticket)
-        return answer
+        except BaseException:
+            await self._give_back(slip.ticket)  # where nobody knows whether it was committed, this takes nothing away
+            raise
+        if slip.kept or await self._give_back(slip.ticket):
+            return answer
+        return _in_use(SOON)  # this was too late, and a refusal may come of what the other one did
+
+    async def _give_back(self, ticket: Ticket) -> bool:
+        """Free the key, whatever becomes of this request; return whether it was still this request's."""
+        with trio.move_on_after(GIVE_BACK, shield=True), suppress(Unavailable):
+            return await self.tickets.give_back(ticket)
+        return True  # for all that is known: the lease is longer than a request takes
+
+
+def _in_use(retry_after: timedelta) -> Told:
+    return replace(tell(kinds.IDEMPOTENCY_KEY_IN_USE), retry_after=retry_after)
 
 
 def read_key(headers: Headers) -> str | None:

@@ -62,8 +62,11 @@ class Tickets(Protocol):
         """
         ...
 
-    async def give_back(self, ticket: Ticket) -> None:
-        """Free the key again, unless an answer was kept: nothing was done. Raises Unavailable."""
+    async def give_back(self, ticket: Ticket) -> bool:
+        """Free the key again, unless an answer was kept: nothing was done. Raises Unavailable.
+
+        False: the lease was over, and somebody else has done it, or is at work on it.
+        """
         ...
 
 

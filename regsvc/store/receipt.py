@@ -62,9 +62,10 @@ class Tickets:
             return Different()
         return Running(SOON) if row["answer"] is None else Finished(row["answer"])
 
-    async def give_back(self, ticket: Ticket) -> None:
-        """Free the key again, unless an answer was kept. Raises Unavailable."""
-        await self.queries.none("give_slot_back", self.database.pool, slot=ticket.place, holder=ticket.holder)
+    async def give_back(self, ticket: Ticket) -> bool:
+        """Free the key again, unless an answer was kept; False: it was not the holder's. Raises Unavailable."""
+        back = await self.queries.value("give_slot_back", self.database.pool, slot=ticket.place, holder=ticket.holder)
+        return back is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,10 @@ RETURNING
     body_mac = $2 AND strangers <= $3 AS same,
     answer;
 
--- name: give_slot_back(slot, holder) -> none
+-- name: give_slot_back(slot, holder) -> value
 DELETE FROM idempotency_keys
-WHERE slot = $1 AND holder = $2 AND answer IS NULL;
+WHERE slot = $1 AND holder = $2 AND answer IS NULL
+RETURNING holder;
 
 -- name: keep_answer(slot, holder, answer) -> value
 UPDATE idempotency_keys SET answer = $3

@@ -47,14 +47,16 @@ class Counter:
             return Different()
         return Running(timedelta(seconds=1)) if row.answer is None else Finished(row.answer)
 
-    async def give_back(self, ticket: Ticket) -> None:
+    async def give_back(self, ticket: Ticket) -> bool:
         await trio.lowlevel.checkpoint()
         self.given_back.append(ticket)
         if self.away:
             raise Unavailable("database", "it is not there")
         row = self.rows.get(ticket.place)
-        if row is not None and row.holder == ticket.holder and row.answer is None:
+        mine = row is not None and row.holder == ticket.holder and row.answer is None
+        if mine:
             del self.rows[ticket.place]
+        return mine
 
 
 @dataclass

@@ -71,7 +71,7 @@ async def test_other_content_is_told_so_whether_or_not_the_first_is_finished(sto
 
 
 async def test_what_is_given_back_is_free_for_any_content(store: Store, raw: Connection) -> None:
-    await store.tickets.give_back(await taken(store))
+    assert await store.tickets.give_back(await taken(store))
     assert await rows(raw) == 0
     assert isinstance(await take(store, OTHER), Ticket)
 
@@ -79,7 +79,7 @@ async def test_what_is_given_back_is_free_for_any_content(store: Store, raw: Con
 async def test_an_answer_that_was_kept_is_not_given_back(store: Store) -> None:
     ticket = await taken(store)
     await keep(store, ticket)
-    await store.tickets.give_back(ticket)
+    assert not await store.tickets.give_back(ticket)
     assert await take(store) == Finished(ANSWER)
 
 
@@ -101,7 +101,7 @@ async def test_a_lapsed_lease_is_taken_over_and_its_holder_does_nothing_any_more
     with pytest.raises(Unavailable) as lost:
         await keep(store, late, b"of the late one")
     assert lost.value.what == "receipts"
-    await store.tickets.give_back(late)  # nor does he free what is another's
+    assert not await store.tickets.give_back(late)  # nor does he free what is another's
     assert isinstance(await take(store, slot), Running)
     await keep(store, heir)
     assert await take(store, slot) == Finished(ANSWER)
