@@ -7,6 +7,7 @@ Rule 3. `now` is the database's clock, read after the lock was held; tokens are 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -46,6 +47,7 @@ class Ending(Enum):
     PASSWORD_RESET = "password_reset"  # noqa: S105 - a reason
     DISABLED = "disabled"
     STAFF = "staff"  # by an administrator
+    SUPERSEDED = "superseded"  # by a newer one: there were too many
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Rules:
     refresh_ttl: timedelta = timedelta(days=7)  # of each refresh token, from its making
     session_max: timedelta = timedelta(days=30)  # of the whole chain
     refresh_grace: timedelta = timedelta(seconds=10)
+    sessions_max: int = 100  # that are alive, of one account: nobody has so many devices, a program logs in there
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,8 @@ class Person:
     """An account with what a login of it is compared with."""
 
     user: User
-    devices: frozenset[str] = frozenset()  # of all its sessions that are still known, ended ones too
+    # Of all its sessions that are still known, ended ones too, to how many of them are alive:
+    devices: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +137,11 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A session that begins, with its first link."""
+    """A session that begins, with its first link, and how many of the oldest ones end for it."""
 
     session: Session
     link: Link
+    surplus: int = 0
 
 
 def login(person: Person, event: Login, now: datetime, rules: Rules) -> tuple[Opened | Refused, tuple[Effect, ...]]:
@@ -148,7 +153,8 @@ def login(person: Person, event: Login, now: datetime, rules: Rules) -> tuple[Op
         return Refused(Refusal.ACCOUNT_DISABLED), ()
     ends = now + rules.session_max
     session = Session(event.session, user.id, event.device, event.ip, now, now, ends)
-    opened = Opened(session, Link(event.digest, min(now + rules.refresh_ttl, ends)))
+    surplus = max(sum(person.devices.values()) + 1 - rules.sessions_max, 0)
+    opened = Opened(session, Link(event.digest, min(now + rules.refresh_ttl, ends)), surplus)
     if not person.devices or event.device in person.devices:
         return opened, ()
     return opened, (Mail(Letter.NEW_DEVICE, user.id, {"device": event.device}),)

@@ -72,6 +72,7 @@ class _Entered:
     opened: Opened
     now: datetime
     effects: tuple[Effect, ...]
+    superseded: Sequence[UUID] = ()  # older sessions that ended for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +177,18 @@ class Sessions:
         if found is None:
             return _INVALID
         user, now = found
-        person = Person(user, await unit.sessions.devices(user_id))
+        person = Person(user, await unit.sessions.devices(user_id, now))
         event = session.Login(self.crypto.new_id(), self.crypto.digest(token), where.device, where.ip, password_hash)
         opened, effects = session.login(person, event, now, self.rules)
         if isinstance(opened, Refused):
             return opened
+        superseded: Sequence[UUID] = ()
+        if opened.surplus:
+            superseded = await unit.sessions.end_oldest(user_id, opened.surplus, Ending.SUPERSEDED, now)
+            effects += session.ended(user_id, Ending.SUPERSEDED, len(superseded), ip=where.ip)
         await unit.sessions.open(opened)
         await unit.outgoing.add(effects, trace=observe.trace())
-        return _Entered(user, opened, now, effects)
+        return _Entered(user, opened, now, effects, superseded)
 
     def _told(self, entered: _Entered | Refused, token: Secret) -> Admitted | Refused:
         """Return what is answered."""
@@ -198,6 +203,7 @@ class Sessions:
         address = self.crypto.pseudonym(user.email_key)
         opened_as = str(opened.session.id)
         observe.emit("login_succeeded", user_id=str(user.id), session_id=opened_as, address=address, proof=proof)
+        log_ended(user.id, Ending.SUPERSEDED, entered.superseded)
 
     async def refresh(self, token: Secret, where: Where, errand: Errand = PLAIN) -> Admitted | Refused:
         """Use a refresh token for the next one; a copy that is used after the grace ends its session."""

@@ -1,6 +1,6 @@
 """What the flows of people who have an account ask for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -62,8 +62,8 @@ class People(Protocol):
 class Sessions(Protocol):
     """Sessions and their refresh tokens, inside a transaction."""
 
-    async def devices(self, user: UUID) -> frozenset[str]:
-        """Return the devices of all sessions of the user that are still known."""
+    async def devices(self, user: UUID, now: datetime) -> Mapping[str, int]:
+        """Return the devices of all sessions of the user that are still known, to how many of them are alive."""
         ...
 
     async def open(self, opened: Opened) -> None:
@@ -82,6 +82,10 @@ class Sessions(Protocol):
         self, user: UUID, reason: Ending, now: datetime, *, only: UUID | None = None, but: UUID | None = None
     ) -> Sequence[UUID]:
         """End the user's sessions that are alive (or just `only`, or all `but` one); return which."""
+        ...
+
+    async def end_oldest(self, user: UUID, number: int, reason: Ending, now: datetime) -> Sequence[UUID]:
+        """End so many of the user's sessions that are alive, those first that were opened first; return which."""
         ...
 
 

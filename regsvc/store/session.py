@@ -3,7 +3,7 @@
 A session's row is the lock of its whole chain; `sql/queries/session.sql` says in which order rows are locked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -23,9 +23,10 @@ class Sessions:
     sql: Statements
     session: database.Session
 
-    async def devices(self, user: UUID) -> frozenset[str]:
-        """Return the devices of all sessions of the user that are still known."""
-        return frozenset(row["device"] for row in await self.sql.rows("devices", self.session, user=user))
+    async def devices(self, user: UUID, now: datetime) -> Mapping[str, int]:
+        """Return the devices of all sessions of the user that are still known, to how many of them are alive."""
+        rows = await self.sql.rows("devices", self.session, user=user, now=now)
+        return {row["device"]: row["alive"] for row in rows}
 
     async def open(self, opened: Opened) -> None:
         """Store a session and its first link."""
@@ -80,6 +81,16 @@ class Sessions:
         rows = await self.sql.rows(
             "end_sessions", self.session, user=user, reason=reason.value, now=now, only=only, but=but
         )
+        return await self._without_links(rows)
+
+    async def end_oldest(self, user: UUID, number: int, reason: Ending, now: datetime) -> Sequence[UUID]:
+        """End so many of the user's sessions that are alive, those first that were opened first; return which."""
+        rows = await self.sql.rows(
+            "end_oldest_sessions", self.session, user=user, reason=reason.value, now=now, number=number
+        )
+        return await self._without_links(rows)
+
+    async def _without_links(self, rows: Sequence[database.Row]) -> Sequence[UUID]:
         ended = [row["id"] for row in rows]
         if ended:
             await self.sql.none("drop_links", self.session, sessions=ended)

@@ -3,9 +3,13 @@
 -- Order of locks: an address, a user, a session. Whoever has a session's row holds all links of its chain; sessions of
 -- one user are taken in the order of their ids. A session is opened under its user's lock, refreshed under its own.
 
--- name: devices(user) -> rows
-SELECT DISTINCT device FROM sessions
-WHERE user_id = $1;
+-- name: devices(user, now) -> rows
+SELECT
+    device,
+    count(*) FILTER (WHERE ended_at IS NULL AND expires_at > $2) AS alive
+FROM sessions
+WHERE user_id = $1
+GROUP BY device;
 
 -- name: open_session(id, user, device, ip, created_at, last_used_at, expires_at, hash, link_expires_at) -> none
 WITH session AS (
@@ -105,6 +109,28 @@ WITH alive AS MATERIALIZED (
         AND ($5::uuid IS NULL OR id != $5)
     ORDER BY id
     FOR UPDATE
+)
+
+UPDATE sessions SET ended_at = $3, end_reason = $2
+FROM alive
+WHERE sessions.id = alive.id
+RETURNING sessions.id;
+
+-- name: end_oldest_sessions(user, reason, now, number) -> rows
+-- Under the user's lock, so none is opened meanwhile. What ends by itself while its row is waited for is passed over.
+WITH oldest AS MATERIALIZED (
+    SELECT id FROM sessions
+    WHERE user_id = $1 AND ended_at IS NULL AND expires_at > $3
+    ORDER BY created_at, id
+    LIMIT $4
+),
+
+alive AS MATERIALIZED (
+    SELECT sessions.id FROM sessions
+    INNER JOIN oldest ON sessions.id = oldest.id
+    WHERE sessions.ended_at IS NULL
+    ORDER BY sessions.id
+    FOR UPDATE OF sessions
 )
 
 UPDATE sessions SET ended_at = $3, end_reason = $2

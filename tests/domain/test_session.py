@@ -68,9 +68,17 @@ def test_no_link_outlives_its_session() -> None:
     ("known", "told"), [(set(), False), ({"curl"}, False), ({"Firefox"}, True), ({"Firefox", "curl"}, False)]
 )
 def test_a_device_that_is_new_is_told_and_the_very_first_is_not(known: set[str], *, told: bool) -> None:
-    opened, effects = session.login(Person(ADA, frozenset(known)), LOGIN, NOW, RULES)
+    opened, effects = session.login(Person(ADA, dict.fromkeys(known, 0)), LOGIN, NOW, RULES)
     assert opened == OPENED
     assert effects == ((Mail(Letter.NEW_DEVICE, ADA.id, {"device": "curl"}),) if told else ())
+
+
+@pytest.mark.parametrize(("alive", "surplus"), [(0, 0), (98, 0), (99, 0), (100, 1), (101, 2), (5000, 4901)])
+def test_beyond_a_hundred_sessions_the_oldest_end(alive: int, surplus: int) -> None:
+    person = Person(ADA, {"curl": alive // 2, "Firefox": alive - alive // 2, "gone": 0})
+    opened, effects = session.login(person, LOGIN, NOW, RULES)
+    assert opened == replace(OPENED, surplus=surplus)
+    assert effects == ()
 
 
 def test_a_link_is_used_for_the_next() -> None:

@@ -1,6 +1,6 @@
 """One transaction on a `Shelf`: its drafts are seen by itself only until the commit, its locks are let go after it."""
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -254,9 +254,15 @@ class Sessions:
 
     unit: Transaction
 
-    async def devices(self, user: UUID) -> frozenset[str]:
+    async def devices(self, user: UUID, now: datetime) -> Mapping[str, int]:
         await self.unit.shelf.called()
-        return frozenset(session.device for session in self.unit.logins.values() if session.user_id == user)
+        known = [session for session in self.unit.logins.values() if session.user_id == user]
+        return {one.device: sum(s.alive(now) for s in known if s.device == one.device) for one in known}
+
+    async def end_oldest(self, user: UUID, number: int, reason: Ending, now: datetime) -> Sequence[UUID]:
+        alive = [one for one in self.unit.logins.values() if one.user_id == user and one.alive(now)]
+        oldest = [one.id for one in sorted(alive, key=lambda one: (one.created_at, one.id))][:number]
+        return [ended for one in sorted(oldest) for ended in await self.end(user, reason, now, only=one)]
 
     async def open(self, opened: Opened) -> None:
         await self.unit.shelf.called()

@@ -129,15 +129,19 @@ async def log_in(store: Store, who: User, token: bytes, device: str = "curl") ->
     return opened
 
 
-async def try_to_log_in(store: Store, who: User, token: bytes, device: str = "curl") -> Opened | Refused:
+async def try_to_log_in(
+    store: Store, who: User, token: bytes, device: str = "curl", rules: session.Rules = SESSION_RULES
+) -> Opened | Refused:
     async with store.begin() as unit:
         locked = await unit.people.lock(who.id)
         if locked is None:
             return Refused(Refusal.INVALID_CREDENTIALS)
-        person = Person(locked[0], await unit.sessions.devices(who.id))
+        person = Person(locked[0], await unit.sessions.devices(who.id, locked[1]))
         event = Login(new_id(), token, device, "192.0.2.7", who.password_hash)
-        opened, _ = session.login(person, event, locked[1], SESSION_RULES)
+        opened, _ = session.login(person, event, locked[1], rules)
         if isinstance(opened, Opened):
+            if opened.surplus:
+                await unit.sessions.end_oldest(who.id, opened.surplus, session.Ending.SUPERSEDED, locked[1])
             await unit.sessions.open(opened)
     return opened
 

@@ -88,11 +88,12 @@ HOT: dict[str, dict[str, list[object]]] = {
         "sweep_answers": [100],
     },
     "session": {
-        "devices": [new_id()],
+        "devices": [new_id(), datetime.fromisoformat("2026-01-01T00:00:00Z")],
         "lock_session": [b"l1n7"],
         "load_family": [b"l1n7"],
         "rotate": [b"l3n7", None, b"l4n7", None, None],
         "end_sessions": [new_id(), "logout", datetime.fromisoformat("2026-01-01T00:00:00Z"), None, None],
+        "end_oldest_sessions": [new_id(), "superseded", datetime.fromisoformat("2026-01-01T00:00:00Z"), 3],
         "drop_links": [[new_id()]],
         "user_by_email": ["p7@example.com"],
         "user_by_username": ["ada"],

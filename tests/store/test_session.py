@@ -214,15 +214,17 @@ async def test_an_end_that_waited_for_a_refresh_takes_the_link_it_made(store: St
 async def test_devices_are_those_of_all_sessions_that_are_known(store: Store, raw: Connection) -> None:
     ada, bob = await user(store), await user(store, "bob")
     async with store.begin() as unit:
-        assert await unit.sessions.devices(ada.id) == frozenset()
+        assert await unit.sessions.devices(ada.id, ada.created_at) == {}
     ended = await log_in(store, ada, digest(1), "curl")
     await log_in(store, ada, digest(2), "Firefox on Linux")
-    await log_in(store, ada, digest(3), "Firefox on Linux")
+    over = await log_in(store, ada, digest(3), "Firefox on Linux")
     await log_in(store, bob, digest(4), "Safari on iPhone")
     await end(store, ended, only=True)
-    await raw.execute("UPDATE sessions SET expires_at = created_at WHERE device <> 'curl'")
+    now = ended.session.created_at
+    await raw.execute("UPDATE sessions SET expires_at = created_at WHERE id = $1", over.session.id)
     async with store.begin() as unit:
-        assert await unit.sessions.devices(ada.id) == {"curl", "Firefox on Linux"}
+        later = now + timedelta(minutes=1)
+        assert await unit.sessions.devices(ada.id, later) == {"curl": 0, "Firefox on Linux": 1}
 
 
 async def test_a_session_has_one_unused_link_at_a_time(store: Store, raw: Connection) -> None:
