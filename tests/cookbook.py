@@ -6,6 +6,7 @@ from typing import Final
 from tests.recipes import Letter, Recipe
 
 ADA: Final = "ada@example.org"
+KATHERINE: Final = "katherine@example.org"
 GRACE: Final = "grace@example.org"
 COUNTESS: Final = "countess@example.org"
 PASSWORD: Final = "analytical engine"
@@ -14,6 +15,7 @@ NEWEST: Final = "bernoulli numbers"
 BASIC: Final = f"{ADA}:{PASSWORD}"
 CODE: Final = re.compile(r"(?m)^\s*(\d{4})\s*$")
 LONG_CODE: Final = re.compile(r"(?m)^\s*(\d{6})\s*$")
+LINK: Final = re.compile(r"/activate#([\w-]{43})\s*$", re.MULTILINE)
 TOKEN: Final = re.compile(r"(?m)([\w-]{43})\s*$")
 TOKENS: Final = {"ACCESS": "access_token", "REFRESH": "refresh_token"}
 LOGIN: Final = {"email": ADA, "password": PASSWORD}
@@ -35,6 +37,22 @@ ACCOUNT: Final = (
         mail={"CODE": Letter(ADA, CODE, 2)},
     ),
     Recipe("Activate", "POST /v1/users/activate", {"code": "$CODE"}, BASIC, "`$CODE` is in the mail."),
+    Recipe(
+        "Register with a link to follow",
+        "POST /v1/users/register",
+        {"email": KATHERINE, "password": PASSWORD},
+        says="Every mail with a code has a link too, for whoever has used up the tries of the code.",
+        status=201,
+        mail={"LINK": Letter(KATHERINE, LINK)},
+    ),
+    Recipe(
+        "Activate with the token of the link",
+        "POST /v1/users/activate",
+        {"token": "$LINK"},
+        f"{KATHERINE}:{PASSWORD}",
+        "It is what follows the `#`.",
+    ),
+    Recipe("Get the page that does so", "GET /activate", says="The link leads people here."),
     Recipe(
         "Register somebody else, in German",
         "POST /v1/users/register",

@@ -24,6 +24,7 @@ ASSETS: Final[Mapping[str, tuple[str, str]]] = {
     "docs.js": ("docs.js", SCRIPT),
     "reset.css": ("reset.css", STYLE),
     "reset.js": ("reset.js", SCRIPT),
+    "activate.js": ("activate.js", SCRIPT),
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "swagger-ui.css": ("swagger-ui/swagger-ui.css", STYLE),
     "swagger-ui-bundle.js": ("swagger-ui/swagger-ui-bundle.js", SCRIPT),
@@ -46,6 +47,7 @@ def views(
         "problem_index": _problem_index,
         "problem": _problem_view(example),
         "reset_page": _reset_view(rules),
+        "activate_page": _activate_page,
         "asset": _asset_view(trio.Path(str(files("regsvc.http") / "static"))),
     }
 
@@ -89,6 +91,10 @@ def _problem_view(example: Callable[[Kind], str]) -> View:
         return page(await render_template("problem.html", kind=kind, example=example(kind)))
 
     return problem
+
+
+async def _activate_page() -> Response:
+    return page(await render_template("activate.html"))
 
 
 def _reset_view(rules: Rules) -> View:

@@ -17,10 +17,12 @@ from werkzeug.datastructures import Headers
 from regsvc.adapters.crypto import Keys, Seals
 from regsvc.domain import session
 from regsvc.domain.account import Code, Rules
+from regsvc.domain.delivery import LINK
 from regsvc.domain.session import User
 from regsvc.domain.values import Email, EmailKey, LinkToken, PasswordRules, Secret
 from regsvc.flows.account import ACTIVATE, Accounts
 from regsvc.flows.profile import CHANGE_EMAIL, Profiles
+from regsvc.flows.quota import Limits
 from regsvc.flows.recovery import RESET, Recovery
 from regsvc.flows.session import VERIFY, Sessions
 from regsvc.flows.staff import Staff
@@ -28,6 +30,7 @@ from regsvc.http.app import Flows, Knobs, make_app
 from regsvc.http.receipt import Receipts
 from regsvc.ports import BoxedMail, Unavailable
 from tests.flows.fakes import PATIENCE, Dice, Hashing, Members, Telegraph, Tokens
+from tests.flows.quota_fakes import FREE, Buckets, limited
 from tests.flows.receipt_fakes import Counter
 from tests.flows.staff_fakes import Desk, StaffShelf
 from tests.flows.unit import StoredCode
@@ -114,6 +117,7 @@ class Doorstep:
     tokens: Tokens = field(default_factory=Tokens)
     pulse: Pulse = field(default_factory=Pulse)
     seals: Seals = field(default_factory=lambda: Seals(Keys.derive(Secret("a secret of the tests of the front"))))
+    limits: Limits = field(default_factory=lambda: limited(Buckets(), FREE))
     mailbox: Pigeonhole | None = field(default_factory=Pigeonhole)
     knobs: Knobs = field(default_factory=lambda: Knobs(URL, passwords=PASSWORDS))
     rules: Rules = field(default_factory=Rules)
@@ -131,6 +135,7 @@ class Doorstep:
                 tokens=self.tokens,
                 probe=self.pulse,
                 receipts=Receipts(self.counter, self.seals, LEASE),
+                limits=self.limits,
                 mailbox=self.mailbox,
                 knobs=self.knobs,
             )
@@ -211,6 +216,16 @@ class Doorstep:
         mac = self.dice.mac(newest.id, VERIFY, Secret(code))
         minted = replace(newest, verify=Code(mac, self.shelf.now + lifetime))
         self.shelf.addresses[key] = replace(address, claims=(minted, *rest))
+
+    def mint_link(self, email: str = EMAIL, lifetime: timedelta = timedelta(minutes=10)) -> str:
+        """Store the token of a link for the newest claim, as the mailer does; return its text."""
+        key = _key(email)
+        address = self.shelf.addresses[key]
+        newest, *rest = address.claims
+        token = LinkToken(newest.id, self.dice.new_token())
+        minted = replace(newest, link=Code(self.dice.mac(newest.id, LINK, token.secret), self.shelf.now + lifetime))
+        self.shelf.addresses[key] = replace(address, claims=(minted, *rest))
+        return token.text().reveal()
 
     def mint(self, code: str, email: str = EMAIL, lifetime: timedelta = timedelta(seconds=60)) -> None:
         """Store a code for the newest claim, as the mailer does when it hands the mail over."""

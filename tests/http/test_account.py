@@ -77,6 +77,54 @@ async def test_every_way_to_activate(door: Doorstep, path: str, name: str) -> No
     assert (await door.ask("POST", path, {name: "0428"}, who=WHO)).status == 200
 
 
+@pytest.mark.parametrize("path", PREFIXES["activate"])
+async def test_every_way_to_activate_with_the_link(door: Doorstep, path: str) -> None:
+    await door.register()
+    token = door.mint_link()
+    answer = await door.ask("POST", path, {"token": token}, who=WHO)
+    assert (answer.status, answer.json["is_activated"]) == (200, True)
+    (await door.ask("POST", path, {"token": token}, who=WHO)).problem(409, "UserAlreadyActivated")
+
+
+@pytest.mark.parametrize("token", ["", "x", "A" * 42, "A" * 43, "A" * 10_000])
+async def test_a_wrong_token_is_a_wrong_code_and_spends_nothing(door: Doorstep, token: str) -> None:
+    await door.register()
+    door.mint("0428")
+    door.mint_link()
+    for _ in range(12):
+        answer = await door.ask("POST", "/v1/users/activate", {"token": token}, who=WHO)
+        assert "attempts_left" not in answer.problem(400, "InvalidActivationCode")
+    assert (await door.ask("POST", "/v1/users/activate", {"code": "0428"}, who=WHO)).status == 200
+
+
+async def test_a_token_is_as_good_as_long_as_it_lives_and_only_with_the_password(door: Doorstep) -> None:
+    await door.register()
+    token = door.mint_link()
+    stranger = await door.ask("POST", "/v1/users/activate", {"token": token}, who=f"{EMAIL}:another one")
+    stranger.problem(401, "InvalidCredentials")
+    nobody = await door.ask("POST", "/v1/users/activate", {"token": token})
+    nobody.problem(401, "InvalidCredentials")
+    door.shelf.now += timedelta(minutes=10)
+    late = await door.ask("POST", "/v1/users/activate", {"token": token}, who=WHO)
+    assert "resend" in late.problem(410, "ActivationCodeExpired")["hint"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "code"),
+    [
+        ({"token": "A" * 43, "code": "0428"}, "token", "contradiction"),
+        ({"token": "A" * 43, "activation_code": "0428"}, "token", "contradiction"),
+        ({"token": None}, "token", "not_a_string"),
+        ({"token": 1}, "token", "not_a_string"),
+        ({"token": "x", "code": "no"}, "code", "invalid_code"),
+        ({}, "code", "missing"),
+    ],
+)
+async def test_one_proof_is_shown(door: Doorstep, body: dict[str, object], field: str, code: str) -> None:
+    found = (await door.ask("POST", "/v1/users/activate", body, who=WHO)).problem(422, "ValidationError")
+    assert [(one["field"], one["code"]) for one in found["errors"]] == [(field, code)]
+
+
 @pytest.mark.parametrize("path", PREFIXES["resend"])
 @pytest.mark.parametrize("raw", [None, b"{}"])
 async def test_every_way_to_resend(door: Doorstep, path: str, raw: bytes | None) -> None:

@@ -28,7 +28,9 @@ async def test_a_browser_is_shown_a_page(door: Doorstep) -> None:
     assert "/dev/mail" not in (await Doorstep(mailbox=None).ask("GET", "/", headers=BROWSER)).body.decode()
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/problems", "/problems/overloaded", "/reset-password", "/dev/mail"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/problems", "/problems/overloaded", "/reset-password", "/activate", "/dev/mail"]
+)
 async def test_what_a_page_loads_is_served_here(door: Doorstep, path: str) -> None:
     page = await door.ask("GET", path, headers=BROWSER)
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -67,6 +69,24 @@ async def test_the_page_for_a_new_password_tells_its_rules_and_is_told_no_token(
     assert " name=" not in page[page.index("<form") :]  # without its script it sends nothing anywhere
     script = (await door.ask("GET", "/assets/reset.js")).body.decode()
     assert '"/v1/auth/reset-password"' in script
+    assert "location.hash" in script
+    assert "location.search" not in script
+    assert "innerHTML" not in script
+
+
+async def test_the_page_that_activates_is_the_same_for_all_and_does_nothing_by_being_opened(door: Doorstep) -> None:
+    await door.register()
+    token = door.mint_link()
+    before = dict(door.shelf.addresses)
+    pages = [await door.ask("GET", path, headers=BROWSER) for path in ("/activate", f"/activate?token={token}")]
+    assert pages[0].body == pages[1].body
+    assert door.shelf.addresses == before
+    page = pages[0].body.decode()
+    assert " action=" not in page
+    assert " name=" not in page[page.index("<form") :]  # without its script it sends nothing anywhere
+    script = (await door.ask("GET", "/assets/activate.js")).body.decode()
+    assert script.count("fetch(") == 1
+    assert 'fetch("/v1/users/activate"' in script
     assert "location.hash" in script
     assert "location.search" not in script
     assert "innerHTML" not in script

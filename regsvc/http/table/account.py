@@ -3,10 +3,11 @@
 from dataclasses import replace
 from typing import Final
 
+from regsvc.domain.quota import Limit
 from regsvc.http import kinds, models
 from regsvc.http.account import WAIT_MAX
 from regsvc.http.forms import ActivateForm, NothingForm, RegisterForm
-from regsvc.http.routes import Auth, Parameter, Route, Success, Tag, under_v1
+from regsvc.http.routes import HTML, Auth, Parameter, Route, Success, Tag, under_v1
 from regsvc.http.table.parts import ANY_BODY, BUSY, ID, LATER, NOON
 
 ACCOUNT: Final = (
@@ -41,6 +42,7 @@ ACCOUNT: Final = (
             kinds.RATE_LIMIT_EXCEEDED,
             *BUSY,
         ),
+        limits=(Limit.REGISTRATION,),
     ),
     Route(
         name="activate",
@@ -48,8 +50,9 @@ ACCOUNT: Final = (
         path="/v1/users/activate",
         aliases=under_v1("/users/activate", "/activation", bare="/users/activate"),
         tag=Tag.ACCOUNT,
-        summary="Activate with the code",
-        description="Turns the registration into the account of its address; of several tries, one gets the 200.",
+        summary="Activate with the code or the link",
+        description="Turns the registration into the account of its address; of several tries, one gets the 200. The "
+        "`token` of the mail's link does what the code does and cannot be guessed: no try is counted for it.",
         auth=Auth.BASIC,
         body=ActivateForm,
         success=Success(
@@ -72,6 +75,7 @@ ACCOUNT: Final = (
             kinds.TOO_MANY_ATTEMPTS,
             *BUSY,
         ),
+        limits=(Limit.PASSWORD, Limit.ACTIVATION),
     ),
     Route(
         name="resend",
@@ -103,6 +107,7 @@ ACCOUNT: Final = (
             kinds.RESEND_TOO_SOON,
             *BUSY,
         ),
+        limits=(Limit.PASSWORD,),
     ),
     Route(
         name="standing",
@@ -133,6 +138,17 @@ ACCOUNT: Final = (
             },
         ),
         problems=(kinds.INVALID_CREDENTIALS, kinds.USER_ALREADY_ACTIVATED, kinds.VALIDATION_ERROR, *BUSY),
+        limits=(Limit.PASSWORD,),
+    ),
+    Route(
+        name="activate_page",
+        method="GET",
+        path="/activate",
+        tag=Tag.ACCOUNT,
+        summary="The page on which a person activates with the link",
+        description="The mail's link leads here; its token is in the fragment, which no server is told and no log has. "
+        "Opening it does nothing yet: it asks for the address and the password.",
+        success=Success("The page.", media_type=HTML),
     ),
 )
 
