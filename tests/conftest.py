@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from regsvc.store.embedded import Cluster
 from tests.postgres import temporary_cluster, temporary_database
+from tests.redis import any_redis
 
 # Each test has its 20 s; how long a single example takes says something of the machine only.
 settings.register_profile("house", deadline=None)
@@ -47,3 +48,10 @@ def database(postgres: Cluster) -> Iterator[str]:
     """The DSN of an empty database of the test's own."""
     with temporary_database(postgres, f"test_{os.getpid()}_{next(_numbers)}") as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """The address of the session's Redis, which others may use too; skips where there is none."""
+    with any_redis() as url:
+        yield url
