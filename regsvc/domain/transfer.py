@@ -287,6 +287,7 @@ class Unchanged:
 
 
 Outcome = Created | Updated | Unchanged | Fault
+LAST_ADMIN: Final = Fault("role", "last_admin", "This is the last administrator; somebody has to be one.")
 
 
 def settle(record: Record, standing: Standing, new_id: UUID, now: datetime, *, update: bool) -> Outcome:
@@ -353,6 +354,16 @@ def _alike(record: Record, owner: User) -> bool:
         and record.created_at in {None, owner.created_at}
         and record.activated_at in {None, owner.activated_at}
     )
+
+
+def resigns(owner: User | None, outcome: Outcome) -> bool:
+    """Tell whether a line takes an administrator away."""
+    return owner is not None and administers(owner) and isinstance(outcome, Updated) and not administers(outcome.user)
+
+
+def administers(user: User) -> bool:
+    """Tell whether this is an administrator who is not disabled."""
+    return user.role is Role.ADMIN and user.disabled_at is None
 
 
 def effects(outcome: Created | Updated, sessions: int) -> tuple[Effect, ...]:

@@ -16,12 +16,24 @@ import trio
 
 from regsvc.domain.delivery import Effect
 from regsvc.domain.session import Ending, Role, User
-from regsvc.domain.transfer import Created, Outcome, Record, Standing, Updated, effects, settle
+from regsvc.domain.transfer import (
+    LAST_ADMIN,
+    Created,
+    Outcome,
+    Record,
+    Standing,
+    Updated,
+    administers,
+    effects,
+    resigns,
+    settle,
+)
 from regsvc.domain.values import EmailKey, Locale, Secret, Username
 from regsvc.ports import Unavailable
 from regsvc.store.database import Row, copy_rows, open_dedicated, transaction
 from regsvc.store.delivery import Outgoing
 from regsvc.store.migrations import read_ledger
+from regsvc.store.profile import ADMINS
 from regsvc.store.sql import Statements, folder, read_queries
 from regsvc.trio_asyncpg import Connection
 
@@ -99,11 +111,31 @@ class Roll:
                 new_id = record.id or self.new_id()
                 found[record.email.key] = settle(record, there, new_id, now, update=update)
             if dry_run:
+                await self._spare_last_admin(found, left, standing, dry_run=True)
                 break
             made = await self._insert(_chosen(found, left, Created))
+            await self._spare_last_admin(found, left, standing, dry_run=False)
             await self._update(_chosen(found, left, Updated), now)
             left = [record for record in left if _unmade(found[record.email.key], made)]
         return [found[record.email.key] for record in records]
+
+    async def _spare_last_admin(
+        self, found: dict[EmailKey, Outcome], records: Sequence[Record], standing: Sequence[Standing], *, dry_run: bool
+    ) -> None:
+        """Leave one of those who resign as he is, where nobody else would administer: the last of them.
+
+        New accounts are stored by now, but for a dry run's; the lock is the one that everybody takes last.
+        """
+        pairs = zip(records, standing, strict=True)
+        resigning = [record.email.key for record, there in pairs if resigns(there.owner, found[record.email.key])]
+        if not resigning:
+            return
+        if not dry_run:
+            await self.sql.none("lock_admins", self.connection, key=ADMINS)
+        kinds = (Created, Updated) if dry_run else (Updated,)
+        coming = any(isinstance(outcome, kinds) and administers(outcome.user) for outcome in found.values())
+        if not coming and not await self.sql.value("others_administer", self.connection, email_keys=resigning):
+            found[resigning[-1]] = LAST_ADMIN
 
     async def _look(self, records: Sequence[Record]) -> Sequence[Standing]:
         keys = [record.email.key for record in records]

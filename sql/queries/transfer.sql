@@ -149,6 +149,16 @@ FROM
         AS brought (id, password_hash, locale, role, disabled_at)
 WHERE users.id = brought.id;
 
+-- name: lock_admins(key) -> none
+SELECT pg_advisory_xact_lock($1);
+
+-- name: others_administer(email_keys) -> value
+-- A statement of its own after the lock: it sees what was committed while that was waited for.
+SELECT exists(
+    SELECT FROM users
+    WHERE role = 'admin' AND disabled_at IS NULL AND email_key != all($1::text[])
+);
+
 -- name: end_sessions(ids, reason, ended_at) -> rows
 WITH gone AS (
     UPDATE sessions SET

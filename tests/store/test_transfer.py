@@ -317,3 +317,49 @@ async def test_a_session_of_somebody_updated_opens_nothing(store: Store, roll: R
     assert not visit.session.alive(visit.now)
     assert await scenes.try_to_log_in(store, ada, digest(2)) == Refused(Refusal.INVALID_CREDENTIALS)
     assert isinstance(await scenes.refresh(store, digest(), digest(3)), Refused | session.Reused)
+
+
+async def admins(roll: Roll) -> list[str]:
+    return [user.email.partition("@")[0] for user in await everybody(roll) if transfer.administers(user)]
+
+
+@pytest.mark.parametrize("resigning", [{"role": Role.USER}, {"disabled": True}], ids=["role", "disabled"])
+async def test_the_last_administrator_is_neither_demoted_nor_disabled(roll: Roll, resigning: dict[str, Any]) -> None:
+    people = [record(name, role=Role.ADMIN) for name in ("ada", "bob")]
+    await take(roll, *people)
+    both = [replace(one, **{"role": Role.ADMIN, **resigning}, given=one.given | {*resigning}) for one in people]
+    for dry_run in (True, False):
+        first, last = await take(roll, *both, update=True, dry_run=dry_run)
+        assert isinstance(first, Updated)
+        assert last == transfer.LAST_ADMIN
+    assert await admins(roll) == ["bob"]
+    assert await take(roll, both[1], update=True) == [transfer.LAST_ADMIN]
+
+
+@pytest.mark.parametrize("new", ["cy", "bob"], ids=["a new account", "an account that is there"])
+async def test_an_administrator_goes_where_another_comes(roll: Roll, new: str) -> None:
+    await take(roll, record("ada", role=Role.ADMIN), record("bob"))
+    lines = [record("ada", role=Role.USER), record(new, role=Role.ADMIN)]
+    for dry_run in (True, False):
+        outcomes = await take(roll, *lines, update=True, dry_run=dry_run)
+        assert kinds(outcomes) == [Updated, Updated if new == "bob" else Created]
+    assert await admins(roll) == [new]
+
+
+async def test_an_import_waits_for_whoever_resigns_meanwhile(store: Store, roll: Roll, raw: Connection) -> None:
+    _, bob = await take(roll, record("ada", role=Role.ADMIN), record("bob", role=Role.ADMIN))
+    assert isinstance(bob, Created)
+    outcomes: list[Outcome] = []
+
+    async def demote_ada() -> None:
+        outcomes.extend(await take(roll, record("ada", role=Role.USER), update=True))
+
+    async with trio.open_nursery() as nursery, store.begin() as unit:
+        locked = await unit.people.lock(bob.user.id)
+        assert locked is not None
+        assert not await unit.people.last_admin(bob.user.id)
+        nursery.start_soon(demote_ada, name="import")
+        await until_asked(lambda: blocked(raw))
+        await unit.people.change(locked[0], replace(locked[0], role=Role.USER))
+    assert outcomes == [transfer.LAST_ADMIN]
+    assert await admins(roll) == ["ada"]
