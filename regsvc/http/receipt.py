@@ -24,6 +24,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 
 from regsvc import observe
+from regsvc.domain.quota import Limit
 from regsvc.flows.errand import Errand
 from regsvc.http import cookies, kinds, wire
 from regsvc.http.caller import Asked, asked
@@ -122,10 +123,12 @@ class Receipts:
                 slip = Slip(request, route, slots[0], ticket, self.seals, wording)
                 return await self._first(slip, act)
             case Finished(sealed):
+                await _uncount(request, route)
                 response = _read(request, self.seals.open(slots, sealed))
                 observe.emit("idempotency_replayed", route=request.template, status=response.status_code)
                 return response
             case Running(retry_after):
+                await _uncount(request, route)
                 return _in_use(retry_after)
             case Different():
                 return tell(kinds.IDEMPOTENCY_KEY_REUSED)
@@ -147,6 +150,13 @@ class Receipts:
         with trio.move_on_after(GIVE_BACK, shield=True), suppress(Unavailable):
             return await self.tickets.give_back(ticket)
         return True  # for all that is known: the lease is longer than a request takes
+
+
+async def _uncount(request: Asked, route: Route) -> None:
+    """Count the request as a request, and no more as one of what its first one did: that was counted."""
+    for limit in route.limits:
+        if limit is not Limit.GLOBAL:
+            await request.caller.errand.meter.give_back(limit, route.name)
 
 
 def _in_use(retry_after: timedelta) -> Told:

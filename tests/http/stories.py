@@ -1,6 +1,7 @@
 """What leads up to each POST that succeeds, and what is sent then: with a key, over and over."""
 
 import copy
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -16,7 +17,7 @@ TABLE: Final = {route.name: route for route in routes(development=True) if route
 ADMIN: Final = "a-machine-shows-this-to-administer-the-service"
 WHO: Final = f"{EMAIL}:{PASSWORD}"
 HOUR: Final = timedelta(hours=1)
-SAID_OF_EACH: Final = {"x-request-id", "traceparent"}
+SAID_OF_EACH: Final = re.compile("x-request-id|traceparent|(x-)?ratelimit.*|idempotency-replayed", re.IGNORECASE)
 
 
 @dataclass
@@ -158,8 +159,8 @@ async def staff_discard_mail(door: Doorstep) -> dict[str, Any]:
 
 def told(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
     """Return all of an answer but what is said of each request, and that it is one from before."""
-    own = {*SAID_OF_EACH, "idempotency-replayed"}
-    return answer.status, sorted((n.lower(), v) for n, v in answer.headers if n.lower() not in own), answer.body
+    own = sorted((name.lower(), value) for name, value in answer.headers if not SAID_OF_EACH.fullmatch(name))
+    return answer.status, own, answer.body
 
 
 def state(door: Doorstep) -> object:
