@@ -1,7 +1,7 @@
 """Idempotency-Key at the front: what is kept, whose a key is, how one is written, and what can go wrong."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
