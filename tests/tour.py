@@ -69,7 +69,7 @@ def shown() -> tuple[tuple[str, ...], list[str]]:
 
 def main() -> None:
     """Run the tour and write what it printed into the README."""
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as service:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), ENABLE_RATE_LIMITING="true") as service:
         answers = take(COMMANDS, service.port)
         text = "\n".join(f"$ {command}\n{answer}" for command, answer in zip(COMMANDS, answers, strict=True))
         text = text.replace(f"127.0.0.1:{service.port}", "127.0.0.1:8000")

@@ -16,10 +16,12 @@ from regsvc import observe
 from regsvc.domain import account
 from regsvc.domain.account import Address, Claim, Owner, Proof, Step
 from regsvc.domain.delivery import LINK
+from regsvc.domain.quota import Limit
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.values import Email, EmailKey, LinkToken, Locale, Secret, Username
 from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.guessing import note_failed
+from regsvc.flows.quota import check
 from regsvc.flows.transaction import ring_for, transaction
 from regsvc.ports import Begin, Crypto, Directory, MailState, News, Passwords
 
@@ -156,6 +158,10 @@ class Accounts:
         proof = await self._prove(who, errand)
         if isinstance(proof, Refused):
             return self._refused("activation_refused", key, proof)
+        # After the password, so that nobody else spends it; of several claims with it, none that is new adds to it.
+        refused = await errand.meter.take(Limit.ACTIVATION, str(min(proof.hashes)))
+        if refused is not None:
+            return self._refused("activation_refused", key, refused)
         macs = {subject: self.crypto.macs(subject, ACTIVATE, code) for subject in proof.hashes}
         done = await self._activate(key, account.activate, account.Activate(proof, macs), errand)
         await note_failed(done, errand)
@@ -235,7 +241,9 @@ class Accounts:
         """Check the password against everyone who has one here; nobody costs as much as somebody."""
         state, _ = await self.directory.look(who.email.key)
         subjects, stored = account.hashes(state, self.rules)
-        right = await self.passwords.check(who.password, stored, errand.client)
+        right = await check(self.passwords, who.password, stored, who.email.key, errand)
+        if isinstance(right, Refused):
+            return right
         opened = {s.id: s.password_hash for s, ok in zip(subjects, right, strict=False) if ok}
         return Proof(opened) if opened else Refused(Refusal.INVALID_CREDENTIALS)
 

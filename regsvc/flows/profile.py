@@ -14,6 +14,7 @@ from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending, Role, User
 from regsvc.domain.values import Email, Locale, PasswordRules, Secret, Username
 from regsvc.flows.errand import PLAIN, Errand
+from regsvc.flows.quota import check
 from regsvc.flows.recovery import RESET
 from regsvc.flows.session import Visitor, log_ended
 from regsvc.flows.transaction import ring_for, transaction
@@ -78,8 +79,9 @@ class Profiles:
 
     async def remove(self, visitor: Visitor, password: Secret, errand: Errand = PLAIN) -> Refused | None:
         """Delete the account and all that is its own; the address is free again."""
-        if not await self._right(visitor, password, errand):
-            return _refused(visitor, _WRONG)
+        refused = await self._prove(visitor, password, errand)
+        if refused is not None:
+            return _refused(visitor, refused)
         async with transaction(self.begin, self.patience) as unit:
             mine = await _lock(unit, visitor, checked=True)
             if isinstance(mine, Refused):
@@ -100,8 +102,9 @@ class Profiles:
         flaw = self.password_rules.flaw(new, Email(user.email, user.email_key), user.username)
         if flaw is not None:
             return _refused(visitor, Refused(Refusal.WEAK_PASSWORD, flaw=flaw, field="new_password"))
-        if not await self._right(visitor, current, errand):
-            return _refused(visitor, _WRONG)
+        refused = await self._prove(visitor, current, errand)
+        if refused is not None:
+            return _refused(visitor, refused)
         hashed = await self.passwords.hash(new, errand.client)
         async with transaction(self.begin, self.patience) as unit:
             mine = await _lock(unit, visitor, checked=True)
@@ -124,8 +127,9 @@ class Profiles:
         self, visitor: Visitor, email: Email, password: Secret, errand: Errand = PLAIN
     ) -> Proposed | Refused:
         """Mail a code to the address that the account is to have; the address it has stays until the code is shown."""
-        if not await self._right(visitor, password, errand):
-            return _refused(visitor, _WRONG)
+        refused = await self._prove(visitor, password, errand)
+        if refused is not None:
+            return _refused(visitor, refused)
         async with transaction(self.begin, self.patience) as unit:
             there, _ = await unit.accounts.load(email.key)
             mine = await _lock(unit, visitor, checked=True)
@@ -184,10 +188,13 @@ class Profiles:
                 await errand.keep(unit, step.user)
         return step
 
-    async def _right(self, visitor: Visitor, password: Secret, errand: Errand) -> bool:
-        """Check the password against the hash that the visitor was read with."""
-        [right] = await self.passwords.check(password, [visitor.user.password_hash], errand.client)
-        return right
+    async def _prove(self, visitor: Visitor, password: Secret, errand: Errand) -> Refused | None:
+        """Check the password against the hash that the visitor was read with; return the refusal if it is wrong."""
+        user = visitor.user
+        right = await check(self.passwords, password, [user.password_hash], str(user.id), errand)
+        if isinstance(right, Refused):
+            return right
+        return None if any(right) else _WRONG
 
 
 async def _move(unit: Unit, user: User, step: Changed) -> Refusal | None:

@@ -13,6 +13,7 @@ from regsvc import observe
 from regsvc.domain import account, session
 from regsvc.domain.account import Owner
 from regsvc.domain.delivery import Effect
+from regsvc.domain.quota import Limit
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import Ending, Family, Link, Opened, Person, Repeated, Reused, Rotated, Session, User
 from regsvc.domain.values import Email, Secret, Username
@@ -94,15 +95,23 @@ class Sessions:
         self, who: Email | Username, password: Secret, where: Where, errand: Errand = PLAIN
     ) -> Admitted | Refused:
         """Open a session for whoever has the password; only he is told that the account is not active or disabled."""
-        outcome: Admitted | Refused = _INVALID
-        for _ in range(LOOKS):
-            known = await self._known(who, password, errand)
-            outcome = known if isinstance(known, Refused) else await self._enter(known, password, where, errand)
-            if isinstance(known, Refused) or outcome != _INVALID:
-                break
+        outcome = await errand.meter.take(Limit.LOGIN_ACCOUNT, who.key) or await self._login(
+            who, password, where, errand
+        )
         if isinstance(outcome, Refused):
             address = self.crypto.pseudonym(who.key) if isinstance(who, Email) else None
             observe.emit("login_refused", refusal=outcome.why.value, address=address)
+        return outcome
+
+    async def _login(self, who: Email | Username, password: Secret, where: Where, errand: Errand) -> Admitted | Refused:
+        outcome: Admitted | Refused = _INVALID
+        for _ in range(LOOKS):
+            known = await self._known(who, password, errand)
+            if isinstance(known, Refused):
+                return known
+            outcome = await self._enter(known, password, where, errand)
+            if outcome != _INVALID:
+                break
         return outcome
 
     async def _known(self, who: Email | Username, password: Secret, errand: Errand) -> _Known | Refused:

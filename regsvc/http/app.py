@@ -11,6 +11,7 @@ from quart_trio import QuartTrio
 from regsvc.domain.values import PasswordRules, Secret
 from regsvc.flows.account import Accounts
 from regsvc.flows.profile import Profiles
+from regsvc.flows.quota import Limits
 from regsvc.flows.recovery import Recovery
 from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Staff
@@ -23,6 +24,7 @@ from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
 from regsvc.http.openapi import document, example
 from regsvc.http.problems import Writer
+from regsvc.http.quota import Turnstile
 from regsvc.http.receipt import Receipts
 from regsvc.http.reply import View, Wording
 from regsvc.http.routes import Auth
@@ -70,7 +72,14 @@ class Flows:
 
 
 def make_app(
-    flows: Flows, *, tokens: Tokens, probe: Probe, receipts: Receipts, mailbox: Mailbox | None, knobs: Knobs
+    flows: Flows,
+    *,
+    tokens: Tokens,
+    probe: Probe,
+    receipts: Receipts,
+    limits: Limits,
+    mailbox: Mailbox | None,
+    knobs: Knobs,
 ) -> QuartTrio:
     """Build the app. With a mailbox it has the development pages: whoever reaches them reads every code."""
     described = partial(describe, knobs, mailbox=mailbox is not None)
@@ -92,7 +101,7 @@ def make_app(
     table = routes(development=mailbox is not None, uniform=knobs.uniform)
     wording = Wording(knobs.writer, frozenset(route.name for route in table if route.auth is Auth.BASIC))
     views |= {route.name: receipts.keyed(route, views[route.name], wording) for route in table if route.keyed}
-    return Front(table, views, wording, knobs.trusted_proxies)
+    return Front(table, views, wording, knobs.trusted_proxies, Turnstile.of(table, limits))
 
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, cast
 
@@ -15,6 +16,7 @@ from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 
 from regsvc.flows.errand import PLAIN, Errand
+from regsvc.flows.quota import RequestMeter
 from regsvc.http.problems import Dialect
 
 Network = IPv4Network | IPv6Network
@@ -35,6 +37,7 @@ class Caller:
     refusal: str | None = None
     user_id: str | None = None
     errand: Errand = PLAIN
+    meter: RequestMeter | None = None  # of a route with limits
 
 
 class Asked(TrioRequest):
@@ -82,6 +85,15 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
             break
         here = there
     return peer if here is None else str(here)
+
+
+@lru_cache(maxsize=4096)
+def client_key(address: str | None) -> str | None:
+    """Return whom limits and fairness count: an IPv4 address, or the /64 that one has of IPv6; None without one."""
+    read = _address(address) if address is not None else None
+    if isinstance(read, IPv6Address):
+        return f"{IPv6Address(int(read) >> 64 << 64)}/64"
+    return address if read is None else str(read)
 
 
 def _address(text: str) -> Address | None:

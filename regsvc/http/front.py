@@ -20,8 +20,9 @@ from werkzeug.routing import MapAdapter
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from regsvc import observe
-from regsvc.http import kinds
-from regsvc.http.caller import Asked, Caller, Network, client_address, request_id
+from regsvc.flows.errand import Errand
+from regsvc.http import kinds, quota
+from regsvc.http.caller import Asked, Caller, Network, client_address, client_key, request_id
 from regsvc.http.connection import LeanConnection
 from regsvc.http.kinds import Kind
 from regsvc.http.problems import ALWAYS, Told, tell, unavailable
@@ -59,7 +60,12 @@ class Front(QuartTrio):
     request_class = Asked
 
     def __init__(
-        self, table: Sequence[Route], views: Mapping[str, View], wording: Wording, trusted: Sequence[Network]
+        self,
+        table: Sequence[Route],
+        views: Mapping[str, View],
+        wording: Wording,
+        trusted: Sequence[Network],
+        turnstile: quota.Turnstile,
     ) -> None:
         super().__init__("regsvc.http", static_folder=None)
         self.config["MAX_CONTENT_LENGTH"] = BODY_MAX
@@ -67,7 +73,7 @@ class Front(QuartTrio):
         self.url_map.merge_slashes = False  # else `/v1//health` is a redirect to wherever Host says
         if odd := {route.name for route in table} ^ views.keys():
             raise ValueError(f"table and views do not agree on {', '.join(sorted(odd))}")
-        self._wording, self._trusted, self._answers = wording, trusted, views
+        self._wording, self._trusted, self._answers, self._turnstile = wording, trusted, views, turnstile
         for route in table:
             for path in route.paths:
                 rule = path.translate(_RULE)
@@ -99,10 +105,12 @@ class Front(QuartTrio):
         asked, began, head = cast("Asked", request), trio.current_time(), request.headers
         peer = request.scope.get("client") or (None,)  # none on a unix socket
         address = client_address(peer[0], head.getlist("X-Forwarded-For"), self._trusted)
-        asked.caller = caller = Caller(request_id(head), address)
+        asked.caller = caller = Caller(request_id(head), address, errand=Errand(client_key(address)))
         with observe.request_context(caller.request_id, head.get("Traceparent")) as span:
             async with self.request_context(request):
                 answer = await self._answer(asked)
+            if caller.meter is not None and (level := caller.meter.level) is not None:
+                answer.headers.extend(quota.headers(level, answer.headers.get("Retry-After")))
             answer.headers.extend({**ALWAYS, "X-Request-ID": caller.request_id, "traceparent": str(span)})
             observe.emit(
                 "http_request",
@@ -133,7 +141,9 @@ class Front(QuartTrio):
             raise asked.routing_exception or LookupError("the router neither matched nor refused a request")
         if asked.method == "OPTIONS":
             return self._options(asked)
-        return await self._answers[asked.url_rule.endpoint](**(asked.view_args or {}))
+        name = asked.url_rule.endpoint
+        refused = await self._turnstile.enter(asked.caller, name)
+        return refused or await self._answers[name](**(asked.view_args or {}))
 
     def _options(self, asked: Asked) -> Response:
         methods = self._adapter(asked).allowed_methods()

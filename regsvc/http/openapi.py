@@ -32,6 +32,8 @@ from regsvc.http.forms import (
 from regsvc.http.kinds import Kind
 from regsvc.http.models import Fault, LegacyProblem, Problem
 from regsvc.http.problems import MEDIA_TYPE, Dialect, Told, Writer, headers, tell
+from regsvc.http.quota import HEADERS as LIMIT_HEADERS
+from regsvc.http.receipt import REPLAYED
 from regsvc.http.routes import JSON, Auth, Parameter, Route, Tag
 
 Json = dict[str, Any]
@@ -77,6 +79,7 @@ _EXTRAS: Final[Mapping[str, Mapping[str, Any]]] = {
         "resend_available_at": datetime(2026, 11, 20, 11, 0, 30, 123000, UTC),
     },
     "RateLimitExceeded": {"retry_after": timedelta(seconds=1745)},
+    "IdempotencyKeyInUse": {"retry_after": timedelta(seconds=1)},
     "MethodNotAllowed": {"allow": ("GET", "HEAD", "OPTIONS")},
     "Overloaded": {"retry_after": timedelta(seconds=3)},
     "ServiceUnavailable": {"retry_after": timedelta(seconds=1)},
@@ -140,8 +143,10 @@ _HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
     "Cache-Control": ("Nothing is stored.", {"type": "string", "const": "no-store"}),
     "X-Content-Type-Options": ("No guessing.", {"type": "string", "const": "nosniff"}),
     "Retry-After": ("Seconds to wait.", {"type": "integer", "minimum": 1}),
+    REPLAYED: ("There where the answer is that of an earlier request.", {"type": "string", "const": "true"}),
     "WWW-Authenticate": ("What to send.", {"type": "string"}),
     "Allow": ("The methods there are.", {"type": "string"}),
+    **LIMIT_HEADERS,
 }
 _ALWAYS: Final = ("X-Request-ID", "traceparent", "Cache-Control", "X-Content-Type-Options")
 
@@ -219,24 +224,24 @@ def _responses(route: Route, path: str, writer: Writer) -> Json:
         content["schema"] = {"$ref": _REF.format(model=success.model.__name__)}
     if success.example is not None:
         content["example"] = dict(success.example)
-    good: Json = {"description": success.description, "headers": _head(())}
+    good: Json = {"description": success.description, "headers": _head(route, (REPLAYED,) if route.keyed else ())}
     if success.status != 204:
         good["content"] = {success.media_type: content}
     dialect = Dialect.of(path)
     met = sorted({*route.problems, *_EVERYWHERE}, key=lambda kind: (kind.status, kind.name))
     bad = {
-        str(status): _problem_response(list(same), writer, dialect)
+        str(status): _problem_response(route, list(same), writer, dialect)
         for status, same in groupby(met, key=lambda kind: kind.status)
     }
     return {str(success.status): good, **bad}
 
 
-def _problem_response(met: Sequence[Kind], writer: Writer, dialect: Dialect) -> Json:
+def _problem_response(route: Route, met: Sequence[Kind], writer: Writer, dialect: Dialect) -> Json:
     model = LegacyProblem if dialect is Dialect.LEGACY else Problem
     extra = {name for kind in met for name in headers(example(kind)) if name != "Content-Type"}
     return {
         "description": " / ".join(f"`{kind.name}`: {kind.title}." for kind in met),
-        "headers": _head(sorted(extra)),
+        "headers": _head(route, sorted(extra)),
         "content": {
             MEDIA_TYPE: {
                 "schema": {"$ref": _REF.format(model=model.__name__)},
@@ -252,8 +257,9 @@ def _problem_response(met: Sequence[Kind], writer: Writer, dialect: Dialect) -> 
     }
 
 
-def _head(extra: Iterable[str]) -> Json:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in (*_ALWAYS, *extra)}
+def _head(route: Route, extra: Iterable[str]) -> Json:
+    names = (*_ALWAYS, *(LIMIT_HEADERS if route.limits else ()), *extra)
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _schemas(routes: Sequence[Route], rules: Rules) -> Json:

@@ -43,7 +43,12 @@ class Told:
     @property
     def retry_after_seconds(self) -> int | None:
         """Whole seconds, rounded up: who waits that long has waited long enough."""
-        return None if self.retry_after is None else max(1, math.ceil(self.retry_after.total_seconds()))
+        return None if self.retry_after is None else max(1, whole_seconds(self.retry_after))
+
+
+def whole_seconds(wait: timedelta) -> int:
+    """Return a wait as headers and problems tell it: rounded up, in this one place, so that all of them agree."""
+    return math.ceil(wait.total_seconds())
 
 
 def tell(kind: Kind, detail: str | None = None, *, hint: str | None = None, errors: Sequence[Fault] = ()) -> Told:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from regsvc.domain.quota import Limit
 from regsvc.http import kinds
 from regsvc.http.forms import Form
 from regsvc.http.kinds import Kind
@@ -69,7 +70,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of the contract. `path` is the canonical one, as OpenAPI writes it; `name` is its view's."""
+    """One line of the contract. `path` is the canonical one, as OpenAPI writes it; `name` is its view's.
+
+    `limits`: what may refuse it, beside what every limited route has.
+    """
 
     name: str
     method: str
@@ -84,6 +88,7 @@ class Route:
     body_example: Mapping[str, Any] | None = None
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[Kind, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What a worker is made of: every part built from the settings, none of them running yet."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from sys import stderr
@@ -14,17 +14,19 @@ from regsvc.actors.hasher import Hasher
 from regsvc.actors.tally import Tally
 from regsvc.adapters.crypto import Crypto, Keyring, Keys, Scheme, Seals, Tokens, choose, common_passwords
 from regsvc.adapters.mail import Both, Boxed, Channel, Console, Letters, Login, Relay, Smtp, Tls
-from regsvc.domain import session
+from regsvc.adapters.memory import MemoryQuotas
+from regsvc.domain import quota, session
 from regsvc.domain.account import DuplicatePolicy, Rules
 from regsvc.domain.values import PasswordRules
 from regsvc.flows.account import Accounts
 from regsvc.flows.profile import Profiles
+from regsvc.flows.quota import Limits
 from regsvc.flows.recovery import Recovery
 from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Staff
 from regsvc.http.app import Flows
 from regsvc.http.receipt import Receipts
-from regsvc.ports import Passwords
+from regsvc.ports import Passwords, Quotas
 from regsvc.settings import Settings
 from regsvc.store import Store, open_store
 
@@ -62,6 +64,7 @@ class World:
     tokens: Tokens
     newsroom: listener.Newsroom
     flows: Flows
+    limits: Limits
     mail_bell: Bell
     keys_bell: Bell
     tally: Tally = field(default_factory=Tally)
@@ -74,7 +77,11 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
     Raises Unavailable when the database is away.
     """
     crypto = crypto_of(settings)
-    async with store_of(settings, crypto) as store, _channel(settings, store) as channel:
+    async with (
+        store_of(settings, crypto) as store,
+        _channel(settings, store) as channel,
+        _quotas(settings, store) as quotas,
+    ):
         hasher = Hasher(
             scheme(settings),
             threads=settings.hash_threads,
@@ -90,7 +97,8 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
             lifetime=settings.access_ttl,
         )
         flows = _flows(settings, store, crypto, hasher, tokens, newsroom, bell.ring)
-        yield World(settings, store, crypto, channel, hasher, ring, tokens, newsroom, flows, bell, Bell.hung())
+        counted = limits(settings, quotas, crypto)
+        yield World(settings, store, crypto, channel, hasher, ring, tokens, newsroom, flows, counted, bell, Bell.hung())
 
 
 def _flows(
@@ -170,6 +178,33 @@ def rules(settings: Settings) -> Rules:
         duplicates=DuplicatePolicy(settings.duplicate_policy),
         limit_mails=settings.enable_rate_limiting,
     )
+
+
+def limits(settings: Settings, quotas: Quotas, crypto: Crypto) -> Limits:
+    """Return what clients may do, counted in `quotas`."""
+    policies = quota.policies(
+        registrations=settings.rate_limit_registration_per_hour,
+        activations=settings.rate_limit_activation_per_minute,
+        logins=settings.rate_limit_login_per_minute,
+        requests=settings.rate_limit_global_per_minute,
+    )
+    return Limits(quotas, policies, crypto.hidden, enabled=settings.enable_rate_limiting)
+
+
+def _quotas(settings: Settings, store: Store) -> AbstractAsyncContextManager[Quotas]:
+    """Choose where limits are counted."""
+    match settings.rate_limit_store:
+        case "memory":
+            return nullcontext(MemoryQuotas())
+        case "postgres":
+            return nullcontext(store.quotas)
+        case "redis":
+            from regsvc.adapters.redis import open_redis  # noqa: PLC0415 - it needs an extra
+
+            assert settings.redis_url is not None, "the settings see to it"  # noqa: S101 - a bug of ours, no value
+            return open_redis(settings.redis_url)
+        case _:
+            assert_never(settings.rate_limit_store)
 
 
 def store_of(settings: Settings, crypto: Crypto) -> AbstractAsyncContextManager[Store]:

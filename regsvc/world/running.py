@@ -113,6 +113,7 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
         tokens=world.tokens,
         probe=world.store.probe,
         receipts=receipts(settings, world.store),
+        limits=world.limits,
         mailbox=mailbox,
         knobs=how,
     )

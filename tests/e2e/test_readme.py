@@ -14,7 +14,7 @@ from tests.service import running
 def test_the_tour_answers_as_printed() -> None:
     commands, shown = tour.shown()
     assert len(commands) == 5
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as service:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), ENABLE_RATE_LIMITING="true") as service:
         answers = tour.take(commands, service.port)
     for command, printed, answer in zip(commands, shown, answers, strict=True):
         assert tour.same(printed, answer), f"{command}\nprinted:  {printed}\nanswered: {answer}"

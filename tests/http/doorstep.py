@@ -237,7 +237,7 @@ class Doorstep:
         self.shelf.addresses[key] = replace(address, claims=(minted, *rest))
 
 
-_IDS = ("x-request-id", "traceparent")
+_NEW = ("x-request-id", "traceparent", "x-ratelimit-remaining", "x-ratelimit-reset", "ratelimit")
 
 
 @dataclass(frozen=True)
@@ -255,8 +255,8 @@ class Answer:
         return json.loads(self.body)
 
     def unlike_by_chance(self) -> tuple[int, str, bytes]:
-        """Return all of the answer but what is new in each: the ids of request and trace."""
-        head = sorted((name.lower(), value) for name, value in self.headers if name.lower() not in _IDS)
+        """Return all of the answer but what is new in each: the ids of request and trace, how limits stand."""
+        head = sorted((name.lower(), value) for name, value in self.headers if name.lower() not in _NEW)
         return self.status, str(head), self.body.replace(self.headers["X-Request-ID"].encode(), b"")
 
     def problem(self, status: int, name: str) -> dict[str, Any]:

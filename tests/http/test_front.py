@@ -11,14 +11,17 @@ from werkzeug.datastructures import Headers
 from regsvc.http.caller import client_address, request_id
 from regsvc.http.front import Front
 from regsvc.http.problems import Writer
+from regsvc.http.quota import Turnstile
 from regsvc.http.reply import View, Wording
 from regsvc.http.routes import Route, Success, Tag
 from regsvc.ports import Unavailable
+from tests.flows.quota_fakes import Buckets, limited
 from tests.http.doorstep import URL, Doorstep
 from tests.http.tiny import calling, serving
 from tests.lines import Lines
 
 WORDING = Wording(Writer(URL), frozenset())
+OPEN = Turnstile.of((), limited(Buckets()))
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -47,7 +50,7 @@ def front(view: Callable[[], Awaitable[Response]]) -> Doorstep:
     """A front with one route, `/it`, and its view."""
     views: dict[str, View] = {"it": view}
     door = Doorstep()
-    door._app = Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], views, WORDING, ())
+    door._app = Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], views, WORDING, (), OPEN)
     return door
 
 
@@ -217,7 +220,7 @@ async def test_why_a_request_was_unreadable_is_said_for_debugging(door: Doorstep
 
 def test_a_table_and_views_that_do_not_agree_are_no_app() -> None:
     with pytest.raises(ValueError, match="do not agree on it"):
-        Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], {}, WORDING, ())
+        Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], {}, WORDING, (), OPEN)
 
 
 # ------------------------------------------------------------------------------------------------- the client's address

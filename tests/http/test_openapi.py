@@ -127,7 +127,7 @@ def test_every_status_of_the_contract_is_there(document: Json) -> None:
         described = {int(status) for status in operation["responses"]}
         assert statuses <= described
         body = {400, 408, 413, 415, 422} if "requestBody" in operation or "parameters" in operation else set()
-        assert described <= statuses | body | {409, 500, 503}
+        assert described <= statuses | body | {409, 429, 500, 503}
 
 
 @pytest.mark.parametrize("route", [route for route in PEOPLE if route.problems], ids=lambda route: route.name)

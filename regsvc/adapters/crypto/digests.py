@@ -65,6 +65,10 @@ class Crypto:
             return key
         return hmac.digest(self.keys.addresses, _octets(key), "sha256")[:8].hex()
 
+    def hidden(self, text: str) -> str:
+        """Return 128 bits of a keyed hash, whatever the log may say: what a bucket of an address is called."""
+        return hmac.digest(self.keys.addresses, b"bucket\0" + _octets(text), "sha256")[:16].hex()
+
     def _both(self) -> Sequence[Keys]:
         return (self.keys,) if self.previous is None else (self.keys, self.previous)
 

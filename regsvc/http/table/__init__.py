@@ -3,6 +3,7 @@
 A test holds app, table and document to each other.
 """
 
+from regsvc.http.quota import limited
 from regsvc.http.routes import Route
 from regsvc.http.table.account import ACCOUNT, UNIFORM_ACCOUNT
 from regsvc.http.table.development import DEVELOPMENT
@@ -17,4 +18,4 @@ from regsvc.http.table.staff import STAFF
 def routes(*, development: bool, uniform: bool = False) -> tuple[Route, ...]:
     """Return every route, those of the mailbox only where there is one; `uniform`: as that duplicate policy answers."""
     here = (*(UNIFORM_ACCOUNT if uniform else ACCOUNT), *SESSION, *PROFILE, *STAFF, *OPERATIONS, *DOCUMENTATION)
-    return tuple(keyed(route) for route in ((*here, *DEVELOPMENT) if development else here))
+    return tuple(limited(keyed(route)) for route in ((*here, *DEVELOPMENT) if development else here))

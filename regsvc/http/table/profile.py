@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from regsvc.domain.quota import Limit
 from regsvc.http import kinds, models
 from regsvc.http.forms import ConfirmForm, EmailForm, Form, PasswordForm, ProfileForm, RemoveForm
 from regsvc.http.kinds import Kind
@@ -25,6 +26,7 @@ def _me(
     *problems: Kind,
     body: type[Form] | None = None,
     body_example: Mapping[str, Any] | None = None,
+    limits: tuple[Limit, ...] = (),
 ) -> Route:
     """Return a route at its three places; with a form, it has the problems of a body."""
     return Route(
@@ -45,6 +47,7 @@ def _me(
             *problems,
             kinds.SERVICE_UNAVAILABLE,
         ),
+        limits=limits,
     )
 
 
@@ -84,6 +87,7 @@ PROFILE: Final = (
         kinds.OVERLOADED,
         body=RemoveForm,
         body_example={"password": _PASSWORD},
+        limits=(Limit.PASSWORD,),
     ),
     _me(
         "POST",
@@ -97,6 +101,7 @@ PROFILE: Final = (
         kinds.OVERLOADED,
         body=PasswordForm,
         body_example={"current_password": _PASSWORD, "new_password": _NEW_PASSWORD},
+        limits=(Limit.PASSWORD,),
     ),
     _me(
         "POST",
@@ -121,6 +126,7 @@ PROFILE: Final = (
         kinds.OVERLOADED,
         body=EmailForm,
         body_example={"new_email": "alice@example.org", "password": _PASSWORD},
+        limits=(Limit.PASSWORD,),
     ),
     _me(
         "POST",

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from regsvc.domain.quota import Limit
 from regsvc.http import kinds, models
 from regsvc.http.forms import AddressForm, Form, LoginForm, RefreshForm, ResetForm, VerifyForm
 from regsvc.http.kinds import Kind
@@ -42,6 +43,7 @@ def _post(
     auth: Auth = Auth.NONE,
     body: type[Form] | None = None,
     body_example: Mapping[str, Any] | None = None,
+    limits: tuple[Limit, ...] = (),
 ) -> Route:
     """Return a POST under `/auth` at its three places; with a form, it has the problems of a body."""
     return Route(
@@ -57,6 +59,7 @@ def _post(
         body_example=body_example,
         success=success,
         problems=(*(() if body is None else ANY_BODY), *problems, kinds.SERVICE_UNAVAILABLE),
+        limits=limits,
     )
 
 
@@ -92,6 +95,7 @@ SESSION: Final = (
         kinds.OVERLOADED,
         body=LoginForm,
         body_example={"identifier": "alice@example.com", "password": _PASSWORD},
+        limits=(Limit.LOGIN, Limit.LOGIN_ACCOUNT),
     ),
     _post(
         "/auth/verify",
