@@ -10,10 +10,11 @@ import trio
 
 from regsvc.domain import account, session
 from regsvc.domain.account import Address, Code
+from regsvc.domain.delivery import LINK
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.domain.session import User
 from regsvc.domain.values import Email, LinkToken, PasswordRules, Secret
-from regsvc.flows.account import Accounts, Noted, Registered, Registration
+from regsvc.flows.account import ACTIVATE, Accounts, Noted, Registered, Registration
 from regsvc.flows.profile import CHANGE_EMAIL, Profiles
 from regsvc.flows.recovery import RESET, Recovery
 from regsvc.flows.session import VERIFY, Admitted, Sessions, Visitor, Where
@@ -105,12 +106,16 @@ class House:
 
     # What the mailer does when it hands a code over.
 
+    def mint_link(self, claim: UUID) -> LinkToken:
+        token = LinkToken(claim, self.dice.new_token())
+        self.mint(claim, token.secret, purpose=LINK)
+        return token
+
     def mint(self, claim: UUID, code: Secret = CODE, *, purpose: str = VERIFY) -> None:
         minted = Code(self.dice.mac(claim, purpose, code), self.shelf.now + 10 * MINUTE)
+        part = {VERIFY: "verify", ACTIVATE: "code", LINK: "link"}[purpose]
         for key, address in self.shelf.addresses.items():
-            theirs = [
-                replace(c, verify=minted) if purpose == VERIFY else replace(c, code=minted) for c in address.claims
-            ]
+            theirs = [replace(c, **{part: minted}) for c in address.claims]  # type: ignore[arg-type]  # a Code, in all
             claims = tuple(new if new.id == claim else old for old, new in zip(address.claims, theirs, strict=True))
             self.shelf.addresses[key] = replace(address, claims=claims)
 
