@@ -34,12 +34,13 @@ CODES: Final = {"activate": "0428", "verify": "042813", "confirm_email": "042813
 class Stage:
     """Services that stand while scenes are played, and people whom the scenes leave as they are.
 
-    `full` has the database of `here` and no room for a hash. `stalled`: requests, by method and path, whose body
-    has been on its way for ever.
+    `full` has the database of `here` and no room for a hash, `strict` hears a client once a minute. `stalled`:
+    requests, by method and path, whose body has been on its way for ever.
     """
 
     here: Service
     full: Service
+    strict: Service
     cluster: Cluster
     people: Mapping[str, Person]
     stalled: Mapping[tuple[str, str], socket.socket]
@@ -47,11 +48,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scene:
-    """The stage as one test sees it: `http` is a client of `here`, `full` of the service with no room."""
+    """The stage as one test sees it: `http` is a client of `here`, `full` of the service with no room, `strict` of that with limits."""
 
     stage: Stage
     http: httpx.AsyncClient
     full: httpx.AsyncClient
+    strict: httpx.AsyncClient
 
     def known(self, name: str) -> Person:
         """Return alice, who has a username; bob, who has asked for no other address; root, who administers alone."""
@@ -143,10 +145,39 @@ async def look(scene: Scene, route: Route) -> Answers:
 
 @brings("MalformedRequest")
 async def not_readable(scene: Scene, route: Route) -> Answers:
+    if route.keyed:
+        keys = await everywhere(scene, route, None, **{"Idempotency-Key": '"no end'})
+        return [*keys, *(await everywhere(scene, route, b'{"twice": 1, "twice": 2}') if route.body is not None else [])]
     if route.body is not None:
         return await everywhere(scene, route, b'{"twice": 1, "twice": 2}')
     texts = [one.name for one in route.parameters if one.place == "query" and one.free]
     return [await ask(scene.http, route, scene.proof(route), params={name: "\0"}) for name in texts]
+
+
+@brings("IdempotencyKeyInUse")
+async def at_the_same_time(scene: Scene, route: Route) -> Answers:
+    key, (headers, body), nobody = a_key(), refused(scene, route), str(uuid4())
+    await ask(scene.http, route, headers | key, body, known=nobody)
+    return [await ask(scene.http, route, headers | key, body, path=path, known=nobody) for path in route.paths]
+
+
+@brings("IdempotencyKeyReused")
+async def something_else(scene: Scene, route: Route) -> Answers:
+    key, (headers, body) = a_key(), refused(scene, route)
+    await ask(scene.http, route, headers | key, body)
+    return [await ask(scene.http, route, headers | key, b'{"other": 1}', path=path) for path in route.paths]
+
+
+def a_key() -> dict[str, str]:
+    """Return the header with a new key."""
+    return {"Idempotency-Key": f'"{uuid4()}"'}
+
+
+def refused(scene: Scene, route: Route) -> tuple[dict[str, str], object]:
+    """Return headers and a body that are refused; on the stage the key of such a request stays (see KEYS_STAY)."""
+    if route.body is None:
+        return {"Authorization": "Bearer not-a-token"}, None
+    return scene.proof(route), {"nobody_knows": True}
 
 
 @brings("RequestTimeout")
@@ -227,6 +258,14 @@ async def no_administrator(scene: Scene, route: Route) -> Answers:
 async def nobodys(scene: Scene, route: Route) -> Answers:
     body = form(route, scene.known("alice"))
     return [await ask(scene.http, route, scene.proof(route), body, known=id_) for id_ in (str(uuid4()), "no-id")]
+
+
+@brings("RateLimitExceeded")
+async def once_more(scene: Scene, route: Route) -> Answers:
+    """Ask as nobody: whoever asks too often hears so before anything of his request is looked at."""
+    answers = [await ask(scene.strict, route, {}, path=path) for path in (route.path, *route.paths)]
+    assert answers[0].status_code != 429
+    return answers[1:]
 
 
 @brings("Overloaded")

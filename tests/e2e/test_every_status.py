@@ -23,16 +23,24 @@ from regsvc.http.routes import ANY, JSON, Auth, Route
 from regsvc.http.table import routes
 from tests.e2e import scenes  # noqa: F401 - it notes its provocations
 from tests.e2e.people import Person, client, on_database, somebody
+from tests.limits import told
 from tests.e2e.provoking import GOOD, MACHINE, NAME, PROVOCATIONS, Scene, Stage, ask, form, proof, provocation, stall
-from tests.postgres import temporary_cluster
+from tests.postgres import psql, temporary_cluster
 from tests.service import Service
 from tests.waiting import until_asked
 
 TABLE = routes(development=False)
 AWAY = kinds.SERVICE_UNAVAILABLE
 LAST = kinds.REQUEST_TIMEOUT  # their requests stall while the others are asked
+UNREAD = (LAST, kinds.PAYLOAD_TOO_LARGE)  # the server refuses them before they come to a route
 FEW = {"CODE_ATTEMPTS": "2", "CODE_FAILURES_PER_DAY": "3", "RESENDS_PER_HOUR": "1"}
 FULL = {**FEW, "HASH_QUEUE": "0", "COOKIES": "true", "DUPLICATE_POLICY": "claims", "RESENDS_PER_HOUR": "0"}
+STRICT = {"RATE_LIMIT_STORE": "memory", "RATE_LIMIT_GLOBAL_PER_MINUTE": "1"}
+
+# As if whoever is at work on a request died before it could free its key: then the key is in use for a while.
+KEYS_STAY = """
+    CREATE FUNCTION stay() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+    CREATE TRIGGER keys_stay BEFORE DELETE ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION stay()"""
 
 SUCCESSES = [(route, None) for route in TABLE]
 PROBLEMS = [(route, kind) for route in TABLE for kind in route.problems if kind is not AWAY]
@@ -69,8 +77,10 @@ def stage() -> Iterator[Stage]:
         [here] = stack.enter_context(on_database(folder / "here", cluster.dsn, 1, **FEW))
         slow = [(route.method, path) for route in TABLE if LAST in route.problems for path in route.paths]
         stalled = {one: stack.enter_context(stall(here, *one)) for one in slow}
+        psql(cluster, KEYS_STAY)
         [full] = stack.enter_context(on_database(folder / "full", cluster.dsn, 1, **FULL))
-        yield Stage(here, full, cluster, trio.run(_people, here), stalled)
+        [strict] = stack.enter_context(on_database(folder / "strict", cluster.dsn, 1, **STRICT))
+        yield Stage(here, full, strict, cluster, trio.run(_people, here), stalled)
 
 
 async def _people(service: Service) -> dict[str, Person]:
@@ -87,8 +97,8 @@ async def _people(service: Service) -> dict[str, Person]:
 
 @pytest.fixture
 async def scene(stage: Stage) -> AsyncIterator[Scene]:
-    async with client(stage.here) as http, client(stage.full) as full:
-        yield Scene(stage, http, full)
+    async with client(stage.here) as http, client(stage.full) as full, client(stage.strict) as strict:
+        yield Scene(stage, http, full, strict)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +161,8 @@ def assert_problem(route: Route, kind: Kind, answer: httpx.Response) -> None:
     if kind.status == 401:
         assert (answer.headers["WWW-Authenticate"] == BASIC) == (route.auth is Auth.BASIC)
         assert answer.headers["WWW-Authenticate"].startswith(("Basic ", "Bearer "))
-    assert ("errors" in told) == (kind.status == 422 or told["message"] == "This username is taken.")
+    fields = kind.status == 422 and kind is not kinds.IDEMPOTENCY_KEY_REUSED
+    assert ("errors" in told) == (fields or told["message"] == "This username is taken.")
     assert all(fault.keys() == {"field", "message", "code"} for fault in told.get("errors", ()))
     assert_when(kind, answer)
     if kind.name == "InvalidCode" or (route.name, kind.name) == ("activate", "InvalidActivationCode"):
@@ -183,6 +194,17 @@ def assert_when(kind: Kind, answer: httpx.Response) -> None:
         assert datetime.fromisoformat(told["resend_available_at"]).tzinfo is not None
 
 
+def assert_limits(route: Route, kind: Kind | None, answer: httpx.Response) -> None:
+    """Check that the client is told where he stands, on every answer of a route with limits and no other."""
+    found = told(answer.headers)
+    assert (found is not None) == bool(route.limits)
+    if found is not None:
+        assert found.name in [limit.value for limit in route.limits]
+    if kind is kinds.RATE_LIMIT_EXCEEDED and answer.json()["detail"] == kind.detail:
+        assert found is not None
+        assert (found.name, found.limit, found.remaining) == ("global", 1, 0)
+
+
 # ------------------------------------------------------------------------------------------------ the tests
 
 
@@ -193,6 +215,8 @@ async def test_what_the_table_names_comes_about(scene: Scene, route: Route, kind
     answers = await provoke(scene, route)
     assert answers
     for answer in answers:
+        if kind not in UNREAD:
+            assert_limits(route, kind, answer)
         if kind is None:
             assert_good(route, answer)
         else:

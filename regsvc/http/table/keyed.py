@@ -14,12 +14,7 @@ KEY: Final = Parameter(
     "credentials and body within 24 hours is done once, and gets the first one's answer with `Idempotency-Replayed: "
     "true`. A request that was refused without anything being done does not count: it may be sent again, or corrected "
     "first.",
-    {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": KEY_MAX + 2,
-        "examples": ['"0b7c1d52-8a4e-4f5a-9d3e-6c2f1a7b9e84"'],
-    },
+    {"type": "string", "pattern": rf'^("([ !#-\[\]-~]|\\["\\]){{1,{KEY_MAX}}}"|[A-Za-z0-9._~:+/=@-]{{1,{KEY_MAX}}})$'},
 )
 
 
