@@ -21,6 +21,7 @@ EmailKey = NewType("EmailKey", str)
 """The canonical form that decides whether two addresses are one; see `Email.parse`."""
 
 EMAIL_MAX: Final = 254  # octets; RFC 5321 4.5.3.1.3 without the angle brackets
+LOCAL_MAX: Final = 64  # octets before the @; RFC 5321 4.5.3.1.1, and RFC 6531 changes no limit
 USERNAME: Final = re.compile(r"[a-z0-9_.-]{3,32}")
 LOCALE: Final = re.compile(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]{2,8}){0,3}")  # the part of BCP 47 that letters are written in
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"  # RFC 5322 3.2.3
@@ -101,6 +102,8 @@ def _read_email(text: str) -> Email | Flaw:
     if len(address.encode("utf-8", "surrogatepass")) > EMAIL_MAX:
         return Flaw("too_long", f"An e-mail address has at most {EMAIL_MAX} octets.")
     address = address.removesuffix(".")
+    if "=?" in address:  # an encoded word (RFC 2047), which some who read it would take for what it encodes
+        return Flaw("invalid_email", "This is not an e-mail address: =? cannot be in one.")
     key = _plain(address)
     return _read_any(address) if key is None else Email(address, key)
 
@@ -122,6 +125,8 @@ def _read_any(address: str) -> Email | Flaw:
     """Read an address of any kind."""
     try:
         typed = _validated(address)
+        if len(typed.local_part.encode()) > LOCAL_MAX:  # the library counts characters
+            return Flaw("invalid_email", f"This is not an e-mail address: before the @ are at most {LOCAL_MAX} octets.")
         key = _key(typed.local_part, typed.domain)
         if key != address:  # the folded form is the identity of a person: it has to be an address too
             _validated(key)
