@@ -16,7 +16,7 @@ import trio
 from regsvc.domain import quota
 from regsvc.domain.quota import Level, Take
 
-MOST: Final = 100_000  # buckets; some 35 MB
+MOST: Final = 100_000  # buckets; some 30 MB
 LOOKED_AT: Final = 2  # old buckets for each new one
 SAMPLE: Final = 16  # of which one goes when there is no room
 

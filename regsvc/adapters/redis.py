@@ -70,6 +70,22 @@ end
 """)
 
 
+class _Connection(TCPConnection):
+    """One that closes its channels where no server took it too: coredis leaves those behind, to be warned of."""
+
+    async def _connect(self) -> Any:  # noqa: ANN401 - a stream of anyio, which lives in coredis alone
+        try:
+            return await super()._connect()
+        except BaseException:
+            self._write_buffer_in.close()
+            self._write_buffer_out.close()
+            self._push_message_buffer_in.close()
+            self._push_message_buffer_out.close()
+            self._streamed_message_buffer_in.close()
+            self._streamed_message_buffer_out.close()
+            raise
+
+
 class RedisQuotas:
     """Buckets by the clock of Redis; implements ports.Quotas. `open_redis` makes one."""
 
@@ -152,7 +168,7 @@ async def open_redis(url: Secret, *, timeout: timedelta = PATIENCE) -> AsyncIter
     as it was.
     """
     seconds = timeout.total_seconds()
-    new_connection = partial(TCPConnection, _location(url), **_manners(url, seconds))
+    new_connection = partial(_Connection, _location(url), **_manners(url, seconds))
     failure: Exception | None = None
     with _quiet():
         async with trio.open_nursery() as nursery:

@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import trio
 
-from regsvc.domain.account import Claim, Owner
+from regsvc.domain.account import DAY, Claim, Owner
+from regsvc.domain.quota import Level, Limit, Policy, Take
 from regsvc.domain.values import Secret
-from regsvc.store import open_store
+from regsvc.store import Store, open_store, quota
 from regsvc.store.migrations import migrate, pending
 from tests.postgres import temporary_folder
 from tests.store.scenes import activate, form, look, new_id, register, together
@@ -73,7 +74,8 @@ async def listening(port: int) -> bool:
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no pgbouncer on this machine")
-async def test_everything_works_behind_a_pooler_of_transactions(database: str) -> None:
+async def test_everything_works_behind_a_pooler_of_transactions(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota, "PATIENCE", 10)  # a busy machine is not what this is about
     with temporary_folder() as folder:
         async with pooled(database, folder) as dsn:
             await everything(Secret(dsn))
@@ -99,6 +101,21 @@ async def everything(dsn: Secret) -> None:
         for number, event in enumerate(events):
             assert isinstance((await activate(store, event)).outcome, Owner)
             assert (await look(store, f"n{number}"))[0].owner is not None
+        await limits(store)
         await store.housekeeping.sweep(100)
         assert await store.probe.migrated()
         assert (await store.mailbag.counts()).ready == 0
+
+
+async def limits(store: Store) -> None:
+    """Of takes at once as many are allowed as there is room for, whichever connections they get."""
+    takes = [Take(Policy(Limit.LOGIN, most, DAY), f"{most}") for most in (5, 7)]
+    levels: list[Level] = []
+
+    async def job(_: int) -> None:
+        levels.extend(await store.quotas.take(takes))
+
+    await together(12, job)
+    assert sum(level.allowed for level in levels) == 12
+    await store.quotas.give_back(takes)
+    assert [level.allowed for level in await store.quotas.take(takes)] == [True, True]
