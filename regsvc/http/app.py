@@ -24,10 +24,12 @@ from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
 from regsvc.http.openapi import document, example
 from regsvc.http.problems import Writer
-from regsvc.http.quota import Turnstile
+from regsvc.http.protection import AtTheDoor, Protection
+from regsvc.http.quota import Turnstile, standing
 from regsvc.http.receipt import Receipts
 from regsvc.http.reply import View, Wording
 from regsvc.http.routes import Auth
+from regsvc.http.staff_models import StaffHashing
 from regsvc.http.table import routes
 from regsvc.ports import Mailbox, Probe, Tokens
 
@@ -44,10 +46,12 @@ class Knobs:
     trusted_proxies: Sequence[Network] = ()
     draining: Callable[[], bool] = lambda: False
     checks: ops.Checks = field(default_factory=dict)
+    hashing: Callable[[], StaffHashing] = lambda: StaffHashing(waiting=0, running=0)
     verify_digits: int = 6
     cookies: bool = False  # whether refresh tokens are handed out in a cookie
     admin_token: Secret | None = None  # what a machine shows to administer
     uniform: bool = False  # whether every registration is answered alike
+    cors_origins: Sequence[str] = ()  # of pages elsewhere that may call
 
     @property
     def rules(self) -> Rules:
@@ -58,6 +62,16 @@ class Knobs:
     def writer(self) -> Writer:
         """What writes problems."""
         return Writer(self.public_url.rstrip("/"))
+
+    @property
+    def protection(self) -> Protection:
+        """What every answer tells browsers."""
+        return Protection.of(self.public_url, self.cors_origins, credentials=self.cookies)
+
+    @property
+    def at_the_door(self) -> AtTheDoor:
+        """What words the refusals of the server."""
+        return AtTheDoor(self.writer, self.protection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +103,20 @@ def make_app(
         return json.dumps(written, indent=2, ensure_ascii=False)
 
     rules, cookies = knobs.rules, Cookies.of(knobs.public_url) if knobs.cookies else None
+    table = routes(development=mailbox is not None, uniform=knobs.uniform)
     views: dict[str, View] = {
         **account.views(flows.accounts, rules),
         **session.views(flows.sessions, flows.recovery, tokens, rules, cookies),
         **profile.views(flows.profiles, flows.sessions, rules, cookies),
-        **staff.views(flows.staff, flows.sessions, knobs.admin_token, rules),
+        **staff.views(flows.staff, flows.sessions, knobs.admin_token, rules, standing(limits, table, knobs.hashing)),
         **ops.views(probe, knobs.checks, knobs.draining),
         **pages.views(described, shown, rules, root=knobs.writer.base, mailbox=mailbox is not None),
         **({} if mailbox is None else development.views(mailbox)),
     }
-    table = routes(development=mailbox is not None, uniform=knobs.uniform)
     wording = Wording(knobs.writer, frozenset(route.name for route in table if route.auth is Auth.BASIC))
     views |= {route.name: receipts.keyed(route, views[route.name], wording) for route in table if route.keyed}
-    return Front(table, views, wording, knobs.trusted_proxies, Turnstile.of(table, limits))
+    turnstile = Turnstile.of(table, limits)
+    return Front(table, views, wording, knobs.trusted_proxies, turnstile, knobs.protection)
 
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:

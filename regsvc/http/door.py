@@ -18,8 +18,13 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Refuse(Protocol):
     """Words the answer to a request that never reached a handler."""
 
-    def __call__(self, status: int, name: str, detail: str, path: str, /) -> tuple[Headers, bytes]:
-        """Return headers (without Content-Length and Connection) and body; no `path`: the request never named one."""
+    def __call__(
+        self, status: int, name: str, detail: str, path: str, origins: Sequence[bytes], /
+    ) -> tuple[Headers, bytes]:
+        """Return headers (without Content-Length and Connection) and body.
+
+        `path` and `origins` (the lines of `Origin`) are empty where the request never came to name them.
+        """
         ...
 
 

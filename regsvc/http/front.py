@@ -25,7 +25,8 @@ from regsvc.http import kinds, quota
 from regsvc.http.caller import Asked, Caller, Network, client_address, client_key, request_id
 from regsvc.http.connection import LeanConnection
 from regsvc.http.kinds import Kind
-from regsvc.http.problems import ALWAYS, Told, tell, unavailable
+from regsvc.http.problems import Told, tell, unavailable
+from regsvc.http.protection import Protection
 from regsvc.http.reply import Answer, View, Wording, nothing, worded
 from regsvc.http.routes import Route
 from regsvc.http.wire import Unreadable
@@ -66,6 +67,7 @@ class Front(QuartTrio):
         wording: Wording,
         trusted: Sequence[Network],
         turnstile: quota.Turnstile,
+        protection: Protection,
     ) -> None:
         super().__init__("regsvc.http", static_folder=None)
         self.config["MAX_CONTENT_LENGTH"] = BODY_MAX
@@ -74,6 +76,7 @@ class Front(QuartTrio):
         if odd := {route.name for route in table} ^ views.keys():
             raise ValueError(f"table and views do not agree on {', '.join(sorted(odd))}")
         self._wording, self._trusted, self._answers, self._turnstile = wording, trusted, views, turnstile
+        self._protection = protection
         for route in table:
             for path in route.paths:
                 rule = path.translate(_RULE)
@@ -111,7 +114,8 @@ class Front(QuartTrio):
                 answer = await self._answer(asked)
             if caller.meter is not None and (level := caller.meter.level) is not None:
                 answer.headers.extend(quota.headers(level, answer.headers.get("Retry-After")))
-            answer.headers.extend({**ALWAYS, "X-Request-ID": caller.request_id, "traceparent": str(span)})
+            answer.headers.extend({"X-Request-ID": caller.request_id, "traceparent": str(span)})
+            self._protection.cover(answer.headers, head)
             observe.emit(
                 "http_request",
                 method=request.method,
@@ -146,9 +150,11 @@ class Front(QuartTrio):
         return refused or await self._answers[name](**(asked.view_args or {}))
 
     def _options(self, asked: Asked) -> Response:
-        methods = self._adapter(asked).allowed_methods()
+        methods = ", ".join(sorted(self._adapter(asked).allowed_methods()))
         answer = nothing()
-        answer.headers["Allow"] = ", ".join(sorted(methods))
+        answer.headers["Allow"] = methods
+        if self._protection.cors is not None:
+            answer.headers.extend(self._protection.cors.preflight(asked.headers, methods))
         return answer
 
     def _problem(self, error: BaseException, asked: Asked) -> Told:

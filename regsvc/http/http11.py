@@ -6,7 +6,7 @@ Rule 3. The app runs once the whole body is here, in the task that read it: no t
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -53,6 +53,7 @@ class Http11(H11Protocol):
         self._held = b""
         self._method = b""  # of the request at hand
         self._target = b""
+        self._origins: Sequence[bytes] = ()
 
     @property
     def unread(self) -> bytes:
@@ -66,6 +67,7 @@ class Http11(H11Protocol):
         elif isinstance(event, StreamClosed):
             self._door.answered += 1
             self._method = self._target = b""
+            self._origins = ()
         await super().stream_send(event)
 
     async def answer(self, refused: Refused) -> None:
@@ -74,7 +76,7 @@ class Http11(H11Protocol):
         if self.connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         path = self._target.decode("ascii", "replace")
-        headers, body = self._door.refuse(refused.status, refused.name, refused.detail, path)
+        headers, body = self._door.refuse(refused.status, refused.name, refused.detail, path, self._origins)
         ends = [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
         head = [*headers, *ends, *self.config.response_headers("h11")]
         await self._send_h11_event(h11.Response(status_code=refused.status, headers=head))
@@ -108,6 +110,7 @@ class Http11(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin an exchange. Whatever `Upgrade` says, it is an HTTP one."""
         self._method, self._target = request.method, request.target
+        self._origins = _origins(request.headers)
         self._target = target = _check_request(request, self._door.limits.body)
         send = self.stream_send
         self.stream = Exchange(
@@ -157,7 +160,8 @@ class Exchange(HTTPStream):
     async def _send_error_response(self, status_code: int) -> None:
         """Answer for an app that failed before it said anything."""
         refuse = cast("_SameTask", self.task_group).door.refuse
-        headers, body = refuse(status_code, "InternalError", "Something went wrong on our side.", self.scope["path"])
+        why, origins = "Something went wrong on our side.", _origins(self.scope["headers"])
+        headers, body = refuse(status_code, "InternalError", why, self.scope["path"], origins)
         head = [*headers, (b"content-length", b"%d" % len(body))]
         await self.send(Response(stream_id=STREAM_ID, headers=head, status_code=status_code))
         if self.scope["method"] != "HEAD":
@@ -220,6 +224,10 @@ class _SameTask:
         send: Callable[[ASGISendEvent | None], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         return _Call(self.door, self.hung_up, scope, send).put
+
+
+def _origins(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    return [value for name, value in headers if name == b"origin"]
 
 
 def _malformed(detail: str) -> Refused:

@@ -68,7 +68,7 @@ def _page_views(mailbox: Mailbox) -> Mapping[str, View]:
         if mail is None or not mail.html:
             return tell(kinds.NOT_FOUND, "There is no such letter.")
         # A letter is not to be trusted, not even ours: it may run nothing, load nothing, and reach no one.
-        head = {"Content-Security-Policy": LETTER_POLICY, "Referrer-Policy": "no-referrer"}
+        head = {"Content-Security-Policy": LETTER_POLICY}
         return TrioResponse(mail.html, 200, head, content_type="text/html; charset=utf-8")
 
     async def source(mail_id: str) -> Response | Told:

@@ -5,7 +5,6 @@ Nothing of the inside shows: no SQL, no trace, no version; a bug is its request 
 """
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -225,20 +224,6 @@ class Writer:
             detail = LegacyDetail(error=kind.name, message=problem.detail, hint=problem.hint)
             return LegacyProblem.model_validate({**members, "detail": detail})
         return Problem.model_validate({**members, "detail": problem.detail})
-
-    def refuse(self, status: int, name: str, detail: str, path: str, /) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """Word what the server refuses before there is a request to speak of; it is `regsvc.http.door.Refuse`."""
-        kind = kinds.KINDS.get(name, kinds.INTERNAL_ERROR if status >= 500 else kinds.MALFORMED_REQUEST)
-        problem = tell(kind, detail)
-        if kind is kinds.OVERLOADED:
-            problem = replace(problem, retry_after=timedelta(seconds=1))
-        instance = secrets.token_hex(16)
-        head = {**headers(problem), **ALWAYS, "X-Request-ID": instance}
-        body = self.body(problem, instance, Dialect.of(path))
-        return [(key.lower().encode(), value.encode()) for key, value in head.items()], body
-
-
-ALWAYS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 def headers(problem: Told, *, basic: bool = False) -> dict[str, str]:

@@ -83,7 +83,9 @@ class Server:
         )
 
 
-def plain_refusal(status: int, name: str, detail: str, _path: str, /) -> tuple[Headers, bytes]:
+def plain_refusal(
+    status: int, name: str, detail: str, _path: str, _origins: Sequence[bytes], /
+) -> tuple[Headers, bytes]:
     """A minimal RFC 9457 problem, for apps which bring no words of their own."""
     problem = {"type": "about:blank", "status": status, "error": name, "detail": detail}
     return [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")], orjson.dumps(problem)

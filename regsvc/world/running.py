@@ -19,6 +19,7 @@ from regsvc.actors.tally import Pace
 from regsvc.http import models
 from regsvc.http.app import Knobs, describe, make_app
 from regsvc.http.server import Cut, Drained, Server, serve
+from regsvc.http.staff_models import StaffHashing
 from regsvc.settings import Settings
 from regsvc.world.building import World, passwords, receipts, rules
 
@@ -106,7 +107,7 @@ def _mailer(world: World) -> Actor[None, None]:
 async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callable[[], None]) -> Drained:
     """Serve HTTP until `life` ends, then drain."""
     settings, how = world.settings, knobs(world.settings)
-    how = replace(how, draining=life.stop.is_set, checks=checks(world))
+    how = replace(how, draining=life.stop.is_set, checks=checks(world), hashing=partial(hashing, world))
     mailbox = world.store.mailbox if settings.profile == "dev" else None
     app = make_app(
         world.flows,
@@ -128,7 +129,7 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
         sockets,
         shutdown=life.stop.wait,
         observe=Doorman(),
-        refuse=how.writer.refuse,
+        refuse=how.at_the_door,
         grace=settings.drain_seconds.total_seconds() * MAIL_SHARE,
         task_status=Started(),
     )
@@ -145,6 +146,7 @@ def knobs(settings: Settings) -> Knobs:
         cookies=settings.cookies,
         admin_token=settings.admin_token,
         uniform=rules(settings).uniform,
+        cors_origins=settings.cors_origins,
     )
 
 
@@ -171,6 +173,12 @@ class Doorman:
     def handler_failed(self, error: BaseException, /) -> None:
         """Log a bug."""
         observe.exception("http_bug", error)
+
+
+def hashing(world: World) -> StaffHashing:
+    """Return how many passwords this worker has to hash."""
+    found = world.hasher.statistics()
+    return StaffHashing(waiting=found.waiting, running=found.running)
 
 
 def checks(world: World) -> Mapping[str, Callable[[], models.Check]]:

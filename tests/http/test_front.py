@@ -11,6 +11,7 @@ from werkzeug.datastructures import Headers
 from regsvc.http.caller import client_address, request_id
 from regsvc.http.front import Front
 from regsvc.http.problems import Writer
+from regsvc.http.protection import Protection
 from regsvc.http.quota import Turnstile
 from regsvc.http.reply import View, Wording
 from regsvc.http.routes import Route, Success, Tag
@@ -50,7 +51,8 @@ def front(view: Callable[[], Awaitable[Response]]) -> Doorstep:
     """A front with one route, `/it`, and its view."""
     views: dict[str, View] = {"it": view}
     door = Doorstep()
-    door._app = Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], views, WORDING, (), OPEN)
+    table = [Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))]
+    door._app = Front(table, views, WORDING, (), OPEN, Protection())
     return door
 
 
@@ -220,7 +222,7 @@ async def test_why_a_request_was_unreadable_is_said_for_debugging(door: Doorstep
 
 def test_a_table_and_views_that_do_not_agree_are_no_app() -> None:
     with pytest.raises(ValueError, match="do not agree on it"):
-        Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], {}, WORDING, (), OPEN)
+        Front([Route("it", "GET", "/it", Tag.OPERATIONS, "It", Success("It."))], {}, WORDING, (), OPEN, Protection())
 
 
 # ------------------------------------------------------------------------------------------------- the client's address

@@ -8,9 +8,11 @@ import pytest
 from regsvc.domain.refusals import Refusal, Refused
 from regsvc.http import kinds
 from regsvc.http.problems import REFUSALS, Dialect, Writer, headers, tell, told
+from regsvc.http.protection import AtTheDoor, Protection
 from tests.http.doorstep import URL, Doorstep
 
 WRITER = Writer(URL)
+AT_THE_DOOR = AtTheDoor(WRITER, Protection.of(URL))
 KINDS = list(kinds.KINDS.values())
 
 
@@ -79,7 +81,7 @@ def test_names_and_slugs_are_unique() -> None:
     ],
 )
 def test_the_server_words_its_own_refusals_alike(status: int, name: str, kind: str) -> None:
-    head, body = WRITER.refuse(status, name, "Why.", "")
+    head, body = AT_THE_DOOR(status, name, "Why.", "", ())
     found = json.loads(body)
     assert (found["error"], found["detail"]) == (kind, "Why.")
     names = dict(head)
@@ -88,7 +90,7 @@ def test_the_server_words_its_own_refusals_alike(status: int, name: str, kind: s
     assert names[b"x-content-type-options"] == b"nosniff"
     assert names[b"x-request-id"].decode() == found["instance"]
     assert (b"retry-after" in names) == (kind == "Overloaded")
-    _, legacy = WRITER.refuse(status, name, "Why.", "/api/v1/auth/login")
+    _, legacy = AT_THE_DOOR(status, name, "Why.", "/api/v1/auth/login", ())
     assert json.loads(legacy)["detail"] == {"error": kind, "message": "Why."}
 
 
