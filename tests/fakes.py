@@ -245,6 +245,7 @@ class Dice:
 
     codes: int = 0
     ids: int = 0
+    next_tokens: list[Secret] = field(default_factory=list)
 
     def new_id(self) -> UUID:
         self.ids += 1
@@ -262,7 +263,7 @@ class Dice:
 
     def new_token(self) -> Secret:
         self.codes += 1
-        return Secret(f"{314159 + self.codes:032x}")
+        return self.next_tokens.pop(0) if self.next_tokens else Secret(f"{314159 + self.codes:032x}")
 
     def new_refresh(self) -> Secret:
         raise NotImplementedError("actors open no sessions")

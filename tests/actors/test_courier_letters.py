@@ -1,5 +1,6 @@
 """What the mailer puts into each letter, and how long that lives."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from trio.testing import MockClock
 from regsvc.actors.tally import Carried, Pace
 from regsvc.domain.delivery import Accepted, Deferred, Letter, Outcome
 from regsvc.domain.profile import PROPOSAL_TTL
-from regsvc.domain.values import LinkToken
+from regsvc.domain.values import LinkToken, Secret
 from regsvc.ports import Dispatch
 from tests.actors.office import PACE, Office
 from tests.fakes import START, Post, Relay, Row, now
@@ -79,6 +80,60 @@ async def test_an_address_that_has_an_account_is_told_so_and_gets_no_code(
     assert row.subject in office.post.codes, "to whoever registered, the code lives and dies as any other"
 
 
+async def test_an_activation_carries_a_link_beside_its_code(autojump_clock: MockClock, log: Lines) -> None:
+    office = Office(pace=replace(PACE, code_lifetime=timedelta(seconds=30), link_lifetime=timedelta(minutes=7)))
+    row, dispatch = await carried(office, Letter.ACTIVATION)
+    assert dispatch.link is not None
+    token = LinkToken.parse(dispatch.link.reveal())
+    assert token is not None
+    assert token.subject == row.subject
+    mac, expires_at = office.post.links[row.subject]
+    assert mac == office.dice.mac(row.subject, "link", token.secret)
+    assert dispatch.link_lifetime == timedelta(minutes=7)
+    assert START + dispatch.link_lifetime <= expires_at <= now() + dispatch.link_lifetime
+    assert dispatch.secrets == (dispatch.code, dispatch.link)
+    assert len(log.of("code_minted")) == 1
+    said = log.getvalue().decode()
+    assert dispatch.link.reveal() not in said
+    assert token.secret.reveal() not in said
+
+
+@pytest.mark.parametrize("letter", [letter for letter in Letter if letter is not Letter.ACTIVATION])
+async def test_no_other_letter_has_a_link_beside_what_it_carries(letter: Letter, autojump_clock: MockClock) -> None:
+    office = Office()
+    _, dispatch = await carried(office, letter)
+    assert (dispatch.link, dispatch.link_lifetime) == (None, None)
+    assert not office.post.links
+
+
+async def test_what_a_claim_beside_an_account_would_be_mailed_has_no_link_either(autojump_clock: MockClock) -> None:
+    office = Office()
+    row = office.post.post("ada@example.org")
+    office.post.owned.add(row.subject)
+    async with office.open():
+        await office.until(office.post.settled)
+    [(_, dispatch)] = office.relay.delivered
+    assert (dispatch.letter, dispatch.secrets) == (Letter.REGISTERED_AGAIN, ())
+    assert (dispatch.lifetime, dispatch.link_lifetime) == (None, None)
+    assert row.subject in office.post.links, "the same is stored for it as for any other"
+
+
+async def test_a_token_with_a_number_like_a_code_is_thrown_away(autojump_clock: MockClock) -> None:
+    office = Office()
+    row = office.post.post("ada@example.org")
+    # The second half of a text is the secret's alone, whosever it is.
+    numbered = [LinkToken.parse("A" * 22 + digits + "A" * 17) for digits in ("1234", "0000")]
+    secrets = [token.secret for token in numbered if token is not None]
+    assert len(secrets) == 2
+    office.dice.next_tokens = [*secrets, Secret("0" * 31 + "1")]
+    async with office.open():
+        await office.until(office.post.settled)
+    [(_, dispatch)] = office.relay.delivered
+    assert dispatch.link is not None
+    assert dispatch.link == LinkToken(row.subject, Secret("0" * 31 + "1")).text()
+    assert not re.search(r"\d{4}", dispatch.link.reveal())
+
+
 @pytest.mark.parametrize("letter", NOTICES)
 async def test_a_notice_is_sent_without_a_code(letter: Letter, autojump_clock: MockClock, log: Lines) -> None:
     office = Office()
@@ -105,14 +160,15 @@ async def test_a_letter_to_nobody_is_dropped(letter: Letter, autojump_clock: Moc
 async def test_what_a_relay_quotes_of_a_letter_is_not_kept(letter: Letter, autojump_clock: MockClock) -> None:
     async def behave(dispatch: Dispatch) -> Outcome:
         await trio.lowlevel.checkpoint()
-        carried = "nothing" if dispatch.code is None else dispatch.code.reveal()
+        carried = " and ".join(secret.reveal() for secret in dispatch.secrets) or "nothing"
         return Deferred(f"450 {dispatch.to} got {carried}")
 
     office = Office(Post(), Relay(behave))
     row = office.post.post("ada@example.org", letter)
     async with office.open():
         await office.until(office.post.settled)
-    assert row.error == f"given up after 8 tries: 450 …@… got {'nothing' if letter.notice else '…'}"
+    carried = "nothing" if letter.notice else "… and …" if letter is Letter.ACTIVATION else "…"
+    assert row.error == f"given up after 8 tries: 450 …@… got {carried}"
 
 
 # ------------------------------------------------------------------------------------------------- how long it lives
@@ -153,6 +209,8 @@ def test_a_short_life_shortens_the_hand_over_of_its_letter_only() -> None:
     assert {short.hand_over(letter) for letter in Letter if letter is not Letter.ACTIVATION} == {timedelta(seconds=62)}
     assert Pace(timeout=timedelta(seconds=3)).hand_over(Letter.ACTIVATION) == timedelta(seconds=5)
     assert Pace(timeout=timedelta(seconds=60)).hand_over(Letter.ACTIVATION) == timedelta(seconds=15)
+    link = Pace(timeout=timedelta(seconds=60), code_lifetime=timedelta(days=1), link_lifetime=timedelta(seconds=60))
+    assert link.hand_over(Letter.ACTIVATION) == timedelta(seconds=15)
 
 
 def test_a_proposed_address_waits_for_its_code_to_the_end_however_late_that_leaves() -> None:
