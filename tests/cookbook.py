@@ -211,6 +211,7 @@ STAFF: Final = (
     ),
     Recipe("Forget one", "POST /v1/admin/mails/$MAIL/discard", who="$ADMIN", says="Likewise.", status=404),
     Recipe("Read what happened", "GET /v1/admin/events?limit=2", who="$ADMIN"),
+    Recipe("See how the limits stand", "GET /v1/admin/limits", who="$ADMIN"),
     Recipe(
         "Delete an account",
         "DELETE /v1/admin/users/$GRACE",

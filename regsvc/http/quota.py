@@ -4,18 +4,23 @@ Told is the tightest policy of a request: the one that refused it, else the one 
 `X-RateLimit-…` that everybody knows, and in structured fields (draft-ietf-httpapi-ratelimit-headers-10, RFC 9651).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from quart import Response
+
 from regsvc.domain.quota import Level, Limit
 from regsvc.domain.refusals import Refused
+from regsvc.domain.staff import Actor
 from regsvc.flows.errand import Errand
 from regsvc.flows.quota import AT_THE_FRONT, Limits
 from regsvc.http import kinds
 from regsvc.http.caller import Caller
 from regsvc.http.problems import whole_seconds
+from regsvc.http.reply import reply
 from regsvc.http.routes import Route, Tag
+from regsvc.http.staff_models import StaffHashing, StaffLimit, StaffLimits
 
 LIMITED: Final = frozenset((Tag.ACCOUNT, Tag.SESSION, Tag.PROFILE, Tag.ADMINISTRATION))
 _NUMBER: Final = {"type": "integer", "minimum": 0}
@@ -30,6 +35,15 @@ HEADERS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "RateLimit": ('Likewise, such as `"registration";r=4;t=720`: name, remaining, seconds.', {"type": "string"}),
 }
 """What is said of each in the document, and its schema."""
+PER: Final[Mapping[Limit, str]] = {
+    Limit.GLOBAL: "client and route",
+    Limit.REGISTRATION: "client",
+    Limit.LOGIN: "client",
+    Limit.LOGIN_ACCOUNT: "address or username",
+    Limit.ACTIVATION: "registration, after its password was right",
+    Limit.PASSWORD: "client and account, wrong passwords only",
+    Limit.GUESSING: "everybody, wrong codes only; beyond it nobody is refused, but the log warns",
+}
 
 
 def limited(route: Route) -> Route:
@@ -60,6 +74,33 @@ class Turnstile:
         caller.meter = meter = self.limits.meter(caller.errand.client)
         caller.errand = Errand(caller.errand.client, meter)
         return await meter.enter(taken, route)
+
+
+def standing(
+    limits: Limits, table: Sequence[Route], hashing: Callable[[], StaffHashing]
+) -> Callable[[Actor], Awaitable[Response]]:
+    """Return the view that shows how the limits of this worker stand, and the queue of its hashes."""
+    routes = {limit: [f"{one.method} {one.path}" for one in table if limit in one.limits] for limit in Limit}
+
+    async def shown(_: Actor) -> Response:
+        found = limits.statistics()
+        lines = [
+            StaffLimit(
+                name=policy.name,
+                limit=policy.limit,
+                window_seconds=whole_seconds(policy.window),
+                per=PER[policy.limit_of],
+                routes=routes[policy.limit_of],
+                taken=count.allowed + count.refused,
+                refused=count.refused,
+                unseen=count.unseen,
+            )
+            for policy, count in found.policies.items()
+        ]
+        where = {"enabled": found.enabled, "store": found.store, "store_up": found.up}
+        return reply(StaffLimits.model_validate({**where, "limits": lines, "hashing": hashing()}))
+
+    return shown
 
 
 def headers(level: Level, retry_after: str | None) -> Mapping[str, str]:

@@ -50,8 +50,10 @@ _NO_SUCH_USER: Final = Refused(Refusal.NO_SUCH_USER)
 _NO_SUCH_MAIL: Final = Refused(Refusal.NO_SUCH_MAIL)
 
 
-def views(staff: Staff, sessions: Sessions, admin_token: Secret | None, rules: Rules) -> Mapping[str, View]:
-    """Return what answers the routes of this room, by the names in the table."""
+def views(
+    staff: Staff, sessions: Sessions, admin_token: Secret | None, rules: Rules, limits: Acting[[]]
+) -> Mapping[str, View]:
+    """Return what answers the routes of this room, by the names in the table; `limits` shows how they stand."""
     gate = Gate(staff, sessions, _digest(admin_token.reveal()) if admin_token is not None else None)
     return {
         "staff_users": gate.acting(_users(staff)),
@@ -64,6 +66,7 @@ def views(staff: Staff, sessions: Sessions, admin_token: Secret | None, rules: R
         "staff_retry_mail": gate.acting(_settle(staff.retry_mail, rules)),
         "staff_discard_mail": gate.acting(_settle(staff.discard_mail, rules)),
         "staff_events": gate.acting(_events(staff)),
+        "staff_limits": gate.acting(limits),
     }
 
 

@@ -92,6 +92,39 @@ class StaffEvents(Model):
     next: str | None = CURSOR
 
 
+class StaffLimit(Model):
+    """A limit, and what it did in the worker that answers, since that started.
+
+    `unseen`: what passed uncounted, because the store was away.
+    """
+
+    name: str
+    limit: int
+    window_seconds: int
+    per: str
+    routes: list[str]
+    taken: int
+    refused: int
+    unseen: int
+
+
+class StaffHashing(Model):
+    """How many passwords the worker that answers has to hash: those that wait, and those at work."""
+
+    waiting: int
+    running: int
+
+
+class StaffLimits(Model):
+    """The limits, where they are counted, and whether that place answered when it was last asked."""
+
+    enabled: bool
+    store: Literal["memory", "postgres", "redis"]
+    store_up: bool
+    limits: list[StaffLimit]
+    hashing: StaffHashing
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise PydanticCustomError("not_a_boolean", "This has to be true or false.")

@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Scene:
-    """The stage as one test sees it: `http` is a client of `here`, `full` of the service with no room, `strict` of that with limits."""
+    """The stage as one test sees it: `http` is a client of `here`, `full` and `strict` of those services."""
 
     stage: Stage
     http: httpx.AsyncClient

@@ -22,7 +22,7 @@ FEW: Final = quota.policies(registrations=5, activations=3, logins=10, requests=
 class Buckets:
     """Implements ports.Quotas; `trips` are the bucket names of each round trip. `away`: it says so, after a while."""
 
-    name: str = "fake"
+    name: str = "memory"
     now: int = 0
     whole_at: dict[str, int] = field(default_factory=dict)
     trips: list[list[str]] = field(default_factory=list)

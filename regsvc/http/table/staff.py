@@ -60,6 +60,24 @@ _EVENT: Final = {
     "ip": "203.0.113.9",
     "data": {"sessions": "2"},
 }
+_LIMITS: Final = {
+    "enabled": True,
+    "store": "postgres",
+    "store_up": True,
+    "limits": [
+        {
+            "name": "registration",
+            "limit": 5,
+            "window_seconds": 3600,
+            "per": "client",
+            "routes": ["POST /v1/users/register"],
+            "taken": 12,
+            "refused": 1,
+            "unseen": 0,
+        }
+    ],
+    "hashing": {"waiting": 0, "running": 1},
+}
 _DONE: Final = Success("Done.", status=204)
 
 
@@ -210,5 +228,13 @@ STAFF: Final[tuple[Route, ...]] = (
         Parameter("name", "query", "Only events of this name, such as `admin.user_disabled`.", NAME),
         _CURSOR,
         _LIMIT,
+    ),
+    _staff(
+        "GET",
+        "/limits",
+        "staff_limits",
+        "See how the limits stand",
+        "What may be done how often, where that is counted, and what the worker that answers has taken and refused.",
+        Success("How they stand.", staff_models.StaffLimits, _LIMITS),
     ),
 )
