@@ -50,6 +50,9 @@ class Conversation:
         return Outage(self._plain(f"{self.progress.stage}: {why}"))
 
     def _steps(self, line: Line) -> None:
+        if (flaw := self.letter.flaw) is not None:
+            self.outcome = Rejected(f"not said to the relay: {flaw}")
+            return
         self.progress.stage = "MAIL"
         if self.letter.utf8 and not line.has_extn("smtputf8"):
             self.outcome = Rejected("the relay takes no addresses outside ASCII (it does not offer SMTPUTF8)")

@@ -34,6 +34,8 @@ _SENDER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9-]+(\.[
 _DEVICE: Final = re.compile(r"[A-Za-z][A-Za-z -]{0,63}", re.ASCII)
 _RESET: Final = "/reset-password"  # under PUBLIC_URL: where people choose a new password
 _ACTIVATE: Final = "/activate"  # and where they activate with the token of a link
+_UNSAID: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029<>()\[\],;:\\\"]")  # in an address of an envelope
+_BARE: Final = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")  # relays differ in what they take a bare one for
 _BOUNDARY: Final = "=_part_of_letter_="  # never in quoted-printable; the library's own is a long run of digits
 
 
@@ -55,6 +57,20 @@ class Written:
     def utf8(self) -> bool:
         """Whether the address can only be written in UTF-8."""
         return not self.to.isascii()
+
+    @property
+    def flaw(self) -> str | None:
+        """Why it may not leave: something in it would end a line, or a command, that is not its to end; None: nothing.
+
+        Nothing of the kind gets so far. It is looked for all the same, where what is written becomes what is said.
+        """
+        if _UNSAID.search(self.sender) or _UNSAID.search(self.to) or self.to.count("@") != 1:
+            return "an address that is none on the wire"
+        if not self.subject.isprintable():
+            return "a subject of more than one line"
+        if _BARE.search(self.raw):
+            return "a NUL or a bare line end in the letter"
+        return None
 
 
 class Letters:
