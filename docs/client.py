@@ -1,7 +1,10 @@
 """A client of regsvc: copy it and make it yours. It needs httpx and nothing else."""
 
+import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any, Self, TypedDict, cast
+from uuid import uuid4
 
 import httpx
 
@@ -51,10 +54,13 @@ class Bearer(httpx.Auth):
 
 
 class Client:
-    """One person's way to the service at `url`, open in a `with`. Methods raise Problem, or httpx.TransportError."""
+    """One person's way to the service at `url`, open in a `with`. Methods raise Problem, or httpx.TransportError.
 
-    def __init__(self, url: str) -> None:
-        self._url, self._http = url, httpx.Client(base_url=url, timeout=10)
+    What is lost on the way is sent again: each POST has a key, so that it is done once and its first answer comes.
+    """
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._url, self._http = url, httpx.Client(base_url=url, timeout=10, transport=transport)
         self.bearer: Bearer | None = None
 
     def __enter__(self) -> Self:
@@ -95,8 +101,24 @@ class Client:
         self.bearer = None
 
     def _ask(self, method: str, path: str, body: object = None, auth: httpx.Auth | None = None) -> dict[str, Any]:
-        answer = self._http.request(method, path, json=body, auth=auth or self.bearer)
+        headers = {"Idempotency-Key": f'"{uuid4()}"'} if method == "POST" else {}
+        request = self._http.build_request(method, path, json=body, headers=headers)
+        answer = self._send(request, auth or self.bearer)
         content = answer.json() if "json" in answer.headers.get("content-type", "") else {}
         if answer.is_error:
             raise Problem(answer.status_code, content)
         return content
+
+    def _send(self, request: httpx.Request, auth: httpx.Auth | None) -> httpx.Response:
+        for _ in range(2):
+            with suppress(httpx.TransportError):
+                answer = self._http.send(request, auth=auth)
+                if not _asks_for_patience(answer):
+                    return answer
+                time.sleep(float(answer.headers["Retry-After"]))
+        return self._http.send(request, auth=auth)
+
+
+def _asks_for_patience(answer: httpx.Response) -> bool:
+    """Tell whether the same request, sent again in a moment, is likely to be answered."""
+    return answer.status_code == 503 or (answer.status_code == 409 and answer.json()["error"] == "IdempotencyKeyInUse")

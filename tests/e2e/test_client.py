@@ -2,9 +2,11 @@
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from docs.client import Client, Problem
@@ -12,7 +14,7 @@ from regsvc.http.table import routes
 from tests import recipes
 from tests.cookbook import BOOK
 from tests.letters import code_for
-from tests.service import Service, running
+from tests.service import Service, free_port, running
 
 PASSWORD = "a password of some length"
 
@@ -84,6 +86,42 @@ def test_reads_what_was_wrong(client: Client) -> None:
         client.register("nobody", "short")
     assert (refused.value.status, refused.value.error) == (422, "ValidationError")
     assert {fault["field"] for fault in refused.value.members["errors"]} == {"email", "password"}
+
+
+class Lossy(httpx.HTTPTransport):
+    """Carries requests to the service, and loses the first answer to each path, or what `instead` makes of it."""
+
+    def __init__(self, instead: httpx.Response | None = None) -> None:
+        super().__init__()
+        self.instead, self.asked = instead, Counter[str]()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        self.asked[request.url.path] += 1
+        if self.asked[request.url.path] > 1:
+            return answer
+        answer.read()
+        if self.instead is None:
+            raise httpx.ReadError("the answer was lost", request=request)
+        return self.instead
+
+
+@pytest.mark.parametrize("instead", [None, httpx.Response(503, headers={"Retry-After": "0"})], ids=["lost", "busy"])
+def test_does_once_what_is_sent_again(service: Service, instead: httpx.Response | None) -> None:
+    email = f"again-{'lost' if instead is None else 'busy'}@example.test"
+    lossy = Lossy(instead)
+    with Client(service.url, lossy) as client:
+        client.register(email, PASSWORD)  # which would be refused if it were another registration
+        code = code_for(service.url, email)
+        client.activate(email, PASSWORD, code)
+        client.login(email, PASSWORD)
+        assert [session["current"] for session in client.sessions()] == [True]
+    assert set(lossy.asked.values()) == {2}
+
+
+def test_gives_up_where_nobody_answers() -> None:
+    with Client(f"http://127.0.0.1:{free_port()}") as client, pytest.raises(httpx.ConnectError):
+        client.register("nobody@example.test", PASSWORD)
 
 
 def test_the_recipes_answer_as_printed(service: Service) -> None:
