@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from regsvc.adapters.memory import LOOKED_AT, MOST, SAMPLE, MemoryQuotas
+from regsvc.adapters.memory import LOOKED_AT, MOST, MemoryQuotas
 from regsvc.domain.quota import HOUR, Level, Limit, Policy, Take
 
 POLICY = Policy(Limit.LOGIN, 3, timedelta(seconds=30))
@@ -69,15 +69,19 @@ async def test_a_flood_of_keys_makes_no_exhausted_bucket_be_forgotten(mock_clock
     assert not (await take(quotas, "victim")).allowed
 
 
-async def test_of_buckets_equally_empty_one_of_those_longest_unseen_goes(mock_clock: MockClock) -> None:
-    quotas = MemoryQuotas(most=100)
+@pytest.mark.parametrize(("seen", "remaining"), [(0, 4), (1, 3)])
+async def test_of_buckets_equally_empty_the_one_longest_unseen_goes(
+    mock_clock: MockClock, seen: int, remaining: int
+) -> None:
+    quotas, policy = MemoryQuotas(most=100), Policy(Limit.GLOBAL, 5, HOUR)
     for n in range(100):
-        await take(quotas, f"{n}", Policy(Limit.GLOBAL, 5, HOUR))
-    for n in range(LOOKED_AT + SAMPLE):
-        await quotas.give_back([Take(POLICY, "nobody")])
-        await take(quotas, f"{n}", Policy(Limit.GLOBAL, 5, HOUR))  # seen again
-    await take(quotas, "new", Policy(Limit.GLOBAL, 5, HOUR))
-    assert (await take(quotas, "0", Policy(Limit.GLOBAL, 5, HOUR))).remaining == 2
+        await take(quotas, f"{n}", policy)
+    _, due = list(quotas._buckets)[LOOKED_AT].split(":")  # those before it will be looked at, and go to the end
+    for _ in range(seen):
+        await take(quotas, due, policy)
+        await quotas.give_back([Take(policy, due)])
+    await take(quotas, "new", policy)
+    assert (await take(quotas, due, policy)).remaining == remaining
 
 
 async def test_the_room_there_is_by_default() -> None:

@@ -83,6 +83,23 @@ async def test_the_clock_is_read_for_each_bucket_when_its_lock_is_held(
     assert ada_whole == bob_whole == 2 * POLICY.interval + before  # both were paid off from the first moment on
 
 
+@pytest.mark.parametrize("call", ["take", "give_back"])
+async def test_buckets_are_locked_in_one_order(
+    store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """However they are asked for, and wherever they lie: so no two calls wait for each other."""
+    monkeypatch.setattr(quota, "PATIENCE", 10)
+    takes = [Take(POLICY, key) for key in "eadcb"]
+    for take in takes:
+        await store.quotas.take([take])
+    async with trio.open_nursery() as nursery, raw.transaction():
+        await raw.execute("SELECT FROM rate_limits WHERE bucket = 'login:c' FOR UPDATE")
+        nursery.start_soon(getattr(store.quotas, call), takes, name="late")
+        await until_asked(lambda: blocked(raw, 1))
+        free = await raw.fetch("SELECT bucket FROM rate_limits ORDER BY bucket FOR UPDATE SKIP LOCKED")
+        assert [row["bucket"] for row in free] == ["login:c", "login:d", "login:e"]
+
+
 async def test_a_bucket_being_swept_is_made_anew_by_who_waits_for_it(store: Store, raw: Connection) -> None:
     await store.quotas.take([ADA])
     remaining: list[int] = []
