@@ -164,8 +164,11 @@ class Doorstep:
         headers: Sequence[tuple[str, str]] | Mapping[str, str] = (),
         who: str | None = None,
         bearer: str | None = None,
+        peer: str = "192.0.2.1",
     ) -> "Answer":
-        """Ask as a client does: `body` is sent as JSON, `raw` as it is, `who` as Basic, `bearer` as that."""
+        """Ask as a client does: `body` is sent as JSON, `raw` as it is, `who` as Basic, `bearer` as that,
+        by a connection of `peer`.
+        """
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
         data = raw
         if body is not None:
@@ -178,7 +181,14 @@ class Doorstep:
             pairs.append(("Authorization", f"Bearer {bearer}"))
         with trio.fail_after(10):
             client = self.app.test_client()
-            response = await client.open(path, method=method, data=data or b"", json=sentinel, headers=Headers(pairs))
+            response = await client.open(
+                path,
+                method=method,
+                data=data or b"",
+                json=sentinel,
+                headers=Headers(pairs),
+                scope_base={"client": (peer, 49152)},
+            )
             return Answer(response.status_code, response, await response.get_data(as_text=False))
 
     async def register(self, email: str = EMAIL, password: str = PASSWORD) -> "Answer":
