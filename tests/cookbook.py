@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from tests.letters import LINK
 from tests.recipes import Letter, Recipe
 
 ADA: Final = "ada@example.org"
@@ -15,7 +16,6 @@ NEWEST: Final = "bernoulli numbers"
 BASIC: Final = f"{ADA}:{PASSWORD}"
 CODE: Final = re.compile(r"(?m)^\s*(\d{4})\s*$")
 LONG_CODE: Final = re.compile(r"(?m)^\s*(\d{6})\s*$")
-LINK: Final = re.compile(r"/activate#([\w-]{43})\s*$", re.MULTILINE)
 TOKEN: Final = re.compile(r"(?m)([\w-]{43})\s*$")
 TOKENS: Final = {"ACCESS": "access_token", "REFRESH": "refresh_token"}
 LOGIN: Final = {"email": ADA, "password": PASSWORD}

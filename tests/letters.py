@@ -13,14 +13,19 @@ from tests.waiting import LOOK_EVERY
 
 SECONDS: Final = 15.0  # how long a letter is waited for
 _PLAIN: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would load every authority there is, each time
+LINK: Final = re.compile(r"(?m)^https?://\S+/activate#([\w-]{43})\s*$")  # its token
 CODE: Final = re.compile(r"(?m)^\s*(\d{4,10})\s*$")  # alone on its line
 
 
 def texts(url: str, to: str) -> list[str]:
     """Return the text parts of the letters to an address, newest first."""
-    answer = httpx.get(f"{url}/api/v2/search", params={"kind": "to", "query": to}, verify=_PLAIN)
+    return read(httpx.get(f"{url}/api/v2/search", params={"kind": "to", "query": to}, verify=_PLAIN))
+
+
+def read(found: httpx.Response) -> list[str]:
+    """Return the text parts of the letters that a search of the mailbox found, as their readers see them."""
     parts = (
-        message_from_string(item["Raw"]["Data"], policy=default).get_body(("plain",)) for item in answer.json()["items"]
+        message_from_string(item["Raw"]["Data"], policy=default).get_body(("plain",)) for item in found.json()["items"]
     )
     return [part.get_content() for part in parts if part is not None]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests import letters
 from tests.chaos.ledger import PASSWORD, PLAIN
 from tests.service import Service
 from tests.waiting import until_asked
@@ -49,6 +50,19 @@ async def mail_with(http: httpx.AsyncClient, email: str, pattern: re.Pattern[str
         matches = [match[0] for text in await mails(http, email) for match in pattern.finditer(text)]
         found[:] = [match for match in matches if match not in but]
         return bool(found)
+
+    await until_asked(came)
+    return found[0]
+
+
+async def link_for(http: httpx.AsyncClient, email: str, number: int = 1) -> str:
+    """Wait for the `number`th letter with a link to an address; return its token."""
+    found: list[str] = []
+
+    async def came() -> bool:
+        answer = await http.get("/api/v2/search", params={"kind": "to", "query": email})
+        found[:] = [match[1] for text in letters.read(answer) if (match := letters.LINK.search(text))]
+        return len(found) >= number
 
     await until_asked(came)
     return found[0]
