@@ -56,10 +56,10 @@ class Tickets(Protocol):
     async def take(self, slots: Sequence[Slot], lease: timedelta) -> Ticket | Finished | Running | Different:
         """Take the right to do it, for as long as the lease; or say why it is not to be had.
 
-        `slots`: of the secret, then of the previous one, where an answer may still be. Somebody whose lease is over is
-        taken to be dead; should he live, what he does is undone (see `Receipts.keep`). While the secret is exchanged, two
-        who know different ones and are asked at the very same moment may both have the right. A key that comes with other
-        content again and again is burnt: it answers nobody any more. Raises Unavailable.
+        `slots`: of the secret, then of the previous one, where an answer may still be; of two workers with different
+        secrets that are asked at the very same moment, both may have the right. Somebody whose lease is over is taken
+        to be dead; should he live, what he does is undone (see `Receipts.keep`). A key that comes with other content
+        again and again is burnt: it answers nobody any more. Raises Unavailable.
         """
         ...
 

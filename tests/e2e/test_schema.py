@@ -4,6 +4,7 @@ The engine is used, as its command line does, rather than its pytest plugin: tha
 operation when tests are collected, and its fixtures lean on what pytest 9.1 has no more.
 """
 
+import re
 import tempfile
 from base64 import b64encode
 from collections import Counter
@@ -12,12 +13,15 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx
 import pytest
 import schemathesis
 from schemathesis.engine import events, from_schema
 
+from regsvc.http.receipt import HEADER
+from regsvc.http.table.keyed import KEY
 from tests.letters import code_for
 from tests.service import Service, running
 
@@ -185,11 +189,15 @@ def schema(service: Service, rounds: int | None) -> Iterator[Any]:
 
         @found.auth(refresh_interval=None)
         class Shown:
-            def get(self, _case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str | None:
-                return crowd.authorization(context.operation)
+            def get(self, _case: schemathesis.Case[Any], context: schemathesis.AuthContext) -> str:
+                return crowd.authorization(context.operation) or ""
 
             def set(self, case: schemathesis.Case[Any], data: str, _context: schemathesis.AuthContext) -> None:
-                case.headers["Authorization"] = data
+                if data:
+                    case.headers["Authorization"] = data
+                key = case.headers.get(HEADER)
+                if isinstance(key, str) and re.fullmatch(KEY.schema["pattern"], key):
+                    case.headers[HEADER] = f'"{uuid4()}"'  # of its own: else it would meet another request's
 
         yield found
 
