@@ -211,6 +211,28 @@ def test_lists_and_networks_are_read() -> None:
     assert settings.trusted_proxies == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1"))
 
 
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://app.example.org", "https://app.example.org"),
+        ("HTTPS://App.Example.org:443", "https://app.example.org"),
+        ("http://localhost:5173", "http://localhost:5173"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_origins_are_kept_as_browsers_write_them(given: str, origin: str) -> None:
+    assert load_settings({"REGSVC_CORS_ORIGINS": given}).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["*", "null", "https://*.example.org", "https://app.example.org/", "app.example.org", "ftp://app.example.org",
+     "https://me@app.example.org", "https://b\u00fccher.example", "https://app.example.org:0", "https://a b"],
+)  # fmt: skip
+def test_what_no_browser_calls_an_origin_is_refused(given: str) -> None:
+    assert refusal(REGSVC_CORS_ORIGINS=given).startswith("REGSVC_CORS_ORIGINS: got ")
+
+
 @pytest.mark.parametrize("environ", [{}, PRODUCTION, {"DATABASE_HOST": "db", "REGSVC_PROFILE": "dev"}])
 def test_workers_are_told_exactly_what_was_read(environ: dict[str, str]) -> None:
     settings = load_settings(environ).telling(secret=Secret(LONG), database_url=Secret("postgresql://a:b@c/d"))

@@ -102,7 +102,8 @@ def make_app(
         written = json.loads(knobs.writer.body(example(kind), EXAMPLE_ID))
         return json.dumps(written, indent=2, ensure_ascii=False)
 
-    rules, cookies = knobs.rules, Cookies.of(knobs.public_url) if knobs.cookies else None
+    rules = knobs.rules
+    cookies = Cookies.of(knobs.public_url, knobs.cors_origins) if knobs.cookies else None
     table = routes(development=mailbox is not None, uniform=knobs.uniform)
     views: dict[str, View] = {
         **account.views(flows.accounts, rules),

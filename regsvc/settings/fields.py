@@ -20,6 +20,7 @@ from regsvc.settings.words import as_text, variable
 SECRET_MIN: Final = 32  # octets: as many as the SHA-256 keys derived from it have
 ROUNDS_MIN: Final = 10  # of bcrypt outside of dev; OWASP Password Storage Cheat Sheet
 
+_ORIGIN: Final = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([1-9][0-9]{0,4}))?")  # RFC 6454, 6.2
 _BEARER: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1: all else cannot be shown
 
 EMBEDDED_ROOM: Final = 95  # connections of the embedded PostgreSQL's 100 that are not for its superuser or a verb
@@ -72,14 +73,12 @@ def _redis(value: Secret) -> Secret:
 
 
 def _origin(value: str) -> str:
-    parts = urlsplit(value.lower())
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or value.lower() != f"{parts.scheme}://{parts.netloc}"
-    ):
+    found = _ORIGIN.fullmatch(value.lower())
+    if found is None:
         raise ValueError("not an origin")
-    return value.lower()
+    scheme, host, port = found.groups()
+    named = port is not None and port != {"http": "80", "https": "443"}[scheme]  # browsers leave out the usual one
+    return f"{scheme}://{host}:{port}" if named else f"{scheme}://{host}"
 
 
 def _sender(value: str) -> str:

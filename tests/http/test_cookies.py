@@ -91,6 +91,30 @@ async def test_a_foreign_page_cannot_use_it(kept: Doorstep, headers: dict[str, s
     of(await refresh(kept, f"{NAME}={token}"))
 
 
+@pytest.mark.parametrize(
+    ("origin", "site", "status"),
+    [
+        ("https://app.example.org", "same-site", 200),
+        ("https://app.example.org", None, 200),
+        (URL, "same-origin", 200),
+        ("https://app.example.org", "cross-site", 403),
+        ("https://app.example.org.evil.example", "same-site", 403),
+        ("https://blog.example.org", "same-site", 403),
+        (None, "same-site", 403),
+        ("null", "same-site", 403),
+    ],
+)
+async def test_a_listed_page_of_a_sibling_host_can(
+    kept: Doorstep, origin: str | None, site: str | None, status: int
+) -> None:
+    kept.knobs = replace(kept.knobs, cors_origins=["https://app.example.org"])
+    _, token = await logged_in(kept)
+    named = {"Origin": origin, "Sec_Fetch_Site": site}
+    answer = await refresh(kept, f"{NAME}={token}", **{name: value for name, value in named.items() if value})
+    assert answer.status == status
+    assert ("Access-Control-Allow-Credentials" in answer.headers) == (origin == "https://app.example.org")
+
+
 async def test_two_origins_are_one_too_many(kept: Doorstep) -> None:
     _, token = await logged_in(kept)
     pairs = [("Cookie", f"{NAME}={token}"), ("Origin", URL), ("Origin", "https://evil.example")]
