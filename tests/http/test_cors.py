@@ -31,9 +31,10 @@ UNLISTED = [
 ]
 
 
-@pytest.fixture
-def open_door(door: Doorstep) -> Doorstep:
+@pytest.fixture(scope="module")
+def open_door() -> Doorstep:
     """A service that two origins may call."""
+    door = Doorstep()
     door.knobs = replace(door.knobs, cors_origins=(APP, OTHER))
     return door
 

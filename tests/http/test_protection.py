@@ -20,6 +20,12 @@ HSTS = "max-age=31536000; includeSubDomains"
 LETTER = "mail_letter"  # what a mail looks like: the one page that may bring its own styles
 
 
+@pytest.fixture(scope="module")
+def shared() -> Doorstep:
+    """One app for all that changes nothing: to build one takes longer than to ask it."""
+    return Doorstep()
+
+
 def assert_covered(headers: Mapping[str, str], *, page: bool = False) -> None:
     """Check what every answer has; `headers` by lower-case names."""
     assert headers["cache-control"] == "no-store"
@@ -47,7 +53,8 @@ def path_of(route: Route) -> str:
 
 
 @pytest.mark.parametrize("route", TABLE, ids=lambda route: route.name)
-async def test_every_route_answers_everything_covered(door: Doorstep, route: Route) -> None:
+async def test_every_route_answers_everything_covered(shared: Doorstep, route: Route) -> None:
+    door = shared
     path = path_of(route)
     if route.name == "mail_events":  # it never ends; its head is that of HEAD
         answers = [await door.ask("HEAD", path)]
@@ -87,7 +94,8 @@ async def test_what_succeeds_is_covered(door: Doorstep, method: str, path: str, 
         (b"GET /dev/mail/events HTTP/1.1\r\nHost: x\r\n\r\n", 200),
     ],
 )
-async def test_on_the_wire_it_is_covered_by_whoever_answers(door: Doorstep, data: bytes, status: int) -> None:
+async def test_on_the_wire_it_is_covered_by_whoever_answers(shared: Doorstep, data: bytes, status: int) -> None:
+    door = shared
     limits = Limits(body_arrives=0.05, linger=0.05)
     async with serving(door.app, limits=limits, refuse=door.knobs.at_the_door) as house, calling(house.port) as caller:
         await caller.say(data)
