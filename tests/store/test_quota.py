@@ -122,7 +122,7 @@ async def one(place: Place, take: Take) -> Level:
     return level
 
 
-async def test_a_store_says_which_it_is(place: Place) -> None:
+async def test_a_store_says_which_it_is(place: Place) -> None:  # noqa: ASYNC124 - its fixture is async
     assert place.quotas.name == type(place).__name__.lower()
 
 
