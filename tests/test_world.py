@@ -214,7 +214,7 @@ def test_a_worker_migrates_serves_and_drains(scene: Scene) -> None:
         tell(signal.SIGTERM)
 
     assert scene.run(actor, MAIL_CHANNEL="mailbox") == os.EX_OK
-    assert [line["migration"] for line in scene.lines.of("migration_applied")] == [1, 2, 3]
+    assert [line["migration"] for line in scene.lines.of("migration_applied")] == [1, 2, 3, 4]
     order = [scene.lines.events.index(event) for event in ("worker_started", "drain_started", "drain_completed")]
     assert order == sorted(order)
     drained = scene.lines.of("drain_completed")[0]
