@@ -3,9 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
 from sys import stderr
-from typing import Final, assert_never
+from typing import assert_never
 
 import trio
 
@@ -29,8 +28,6 @@ from regsvc.http.receipt import Receipts
 from regsvc.ports import Passwords, Quotas
 from regsvc.settings import Settings
 from regsvc.store import Store, open_store
-
-LEASE_MARGIN: Final = timedelta(seconds=5)  # after its deadline a request may still be undoing its transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,8 @@ def crypto_of(settings: Settings) -> Crypto:
 
 def receipts(settings: Settings, store: Store) -> Receipts:
     """Return what answers requests with an Idempotency-Key."""
-    return Receipts(store.tickets, Seals(*keys_of(settings)), lease=settings.request_deadline + LEASE_MARGIN)
+    lease = settings.request_deadline + settings.database_timeout  # which its last transaction may go beyond it
+    return Receipts(store.tickets, Seals(*keys_of(settings)), lease)
 
 
 def scheme(settings: Settings) -> Scheme:
