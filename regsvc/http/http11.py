@@ -1,15 +1,13 @@
 """HTTP/1.1 as Hypercorn speaks it, unable to become anything else, stricter, and with answers in one write.
 
 Rule 1. No upgrade, no prior knowledge, no websocket: a request is an HTTP exchange, or is refused.
-Rule 2. What two servers might read differently is refused: bare LF, two lengths, a length beside Transfer-Encoding.
+Rule 2. What two servers might read differently is refused (see `framing`).
 Rule 3. The app runs once the whole body is here, in the task that read it: no task, channel or nursery per request.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import h11
 from hypercorn.config import Config
@@ -21,11 +19,11 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, H11SendableEvent
 from hypercorn.utils import suppress_body
 
+from regsvc.http import framing
 from regsvc.http.door import Door, Refused, escaping
 
 WHOLE = "regsvc.whole"  # where a request's scope keeps what sends a whole answer at once
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
-CONTENT_LENGTH = re.compile(rb"\ncontent-length[ \t]*:", re.IGNORECASE)
+AT_ONCE_MAX = 64 * 1024  # bytes of a body that are copied to leave in one write with its head
 
 Address = tuple[str, int] | None
 
@@ -54,6 +52,7 @@ class Http11(H11Protocol):
         self._method = b""  # of the request at hand
         self._target = b""
         self._origins: Sequence[bytes] = ()
+        self._chunked = False
 
     @property
     def unread(self) -> bytes:
@@ -100,18 +99,24 @@ class Http11(H11Protocol):
                 break
 
     def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.connection.their_state is h11.IDLE:
-            _check_lines(self.unread, self.config.h11_max_incomplete_size)
+        state = self.connection.their_state
+        if state is h11.IDLE:
+            framing.check_head(self.unread, self.config.h11_max_incomplete_size)
+        before = self.unread if self._chunked and state is h11.SEND_BODY else None
         try:
-            return self.connection.next_event()
+            event = self.connection.next_event()
         except h11.RemoteProtocolError as error:
-            raise _malformed(f"This is not HTTP/1.1: {error}.") from error
+            raise framing.not_http(error) from error
+        if before is not None:
+            framing.check_chunk(before[: len(before) - len(self.unread)], event)
+        return event
 
     async def _create_stream(self, request: h11.Request) -> None:
         """Begin an exchange. Whatever `Upgrade` says, it is an HTTP one."""
         self._method, self._target = request.method, request.target
         self._origins = _origins(request.headers)
-        self._target = target = _check_request(request, self._door.limits.body)
+        self._chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
+        self._target = target = framing.check_request(request, self._door.limits.body)
         send = self.stream_send
         self.stream = Exchange(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, send, STREAM_ID
@@ -138,7 +143,12 @@ class Http11(H11Protocol):
         data = self.connection.send(h11.Response(status_code=status, headers=head)) or b""
         exchange.state = ASGIHTTPState.RESPONSE
         if body and not suppress_body(exchange.scope["method"], status):
-            data += self.connection.send(h11.Data(data=body)) or b""
+            piece = self.connection.send(h11.Data(data=body)) or b""
+            if len(body) > AT_ONCE_MAX:  # which many may be slow to read: they all read the same bytes
+                await self.send(RawData(data))
+                data = piece
+            else:
+                data += piece
         data += self.connection.send(h11.EndOfMessage()) or b""
         exchange.state = ASGIHTTPState.CLOSED
         await self.send(RawData(data))
@@ -187,7 +197,7 @@ class _Call:
             return  # the exchange is over; who wants to know about the client asks `receive`
         self.body += message["body"]
         if len(self.body) > self.door.limits.body:
-            raise _too_large(self.door.limits.body)
+            raise framing.too_large(self.door.limits.body)
         if not message["more_body"]:
             await self._run()
 
@@ -228,48 +238,3 @@ class _SameTask:
 
 def _origins(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     return [value for name, value in headers if name == b"origin"]
-
-
-def _malformed(detail: str) -> Refused:
-    return Refused(400, "MalformedRequest", detail)
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, "PayloadTooLarge", f"The body may have {limit} bytes at most.")
-
-
-def _check_lines(unread: bytes, head_max: int) -> None:
-    """Refuse what h11 forgives and another server may read otherwise (RFC 9112, 2.2 and 6.3)."""
-    end = unread.find(b"\r\n\r\n")
-    head = unread if end < 0 else unread[: end + 4]
-    if len(head) > head_max:  # h11 counts a head only while it is incomplete
-        raise Refused(431, "HeadersTooLarge", f"Request line and headers may have {head_max} bytes at most.")
-    if head.count(b"\n") != head.count(b"\r\n"):
-        raise _malformed("Lines end with CR LF.")
-    if len(CONTENT_LENGTH.findall(head)) > 1:
-        raise _malformed("Content-Length is given more than once.")
-
-
-def _check_request(request: h11.Request, body_max: int) -> bytes:
-    """Refuse what no handler should see; return the target in origin form."""
-    if request.method not in METHODS:
-        raise _malformed("The method is unknown here.")
-    if request.http_version not in {b"1.0", b"1.1"}:
-        raise _malformed("The version is neither HTTP/1.0 nor HTTP/1.1.")
-    headers = dict(request.headers)
-    length = headers.get(b"content-length")
-    if length is not None and b"transfer-encoding" in headers:
-        raise _malformed("Transfer-Encoding and Content-Length exclude each other.")
-    if length is not None and int(length) > body_max:
-        raise _too_large(body_max)
-    return request.target if request.target.startswith(b"/") else _origin_form(request.target)
-
-
-def _origin_form(target: bytes) -> bytes:
-    try:
-        parts = urlsplit(target)
-    except ValueError:
-        raise _malformed("The request target cannot be read.") from None
-    if parts.scheme not in {b"http", b"https"} or not parts.netloc:
-        raise _malformed("The request target is neither a path nor an http(s) address.")
-    return (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")

@@ -105,11 +105,16 @@ def _reset_view(rules: Rules) -> View:
 
 
 def _asset_view(static: trio.Path) -> View:
+    read: dict[str, bytes] = {}  # 2 MB in all, once: whoever is slow to take one shares it with all others who are
+
     async def asset(name: str) -> Response | Told:
         if name not in ASSETS:
             return tell(kinds.NOT_FOUND)
         path, media_type = ASSETS[name]
-        return TrioResponse(await (static / path).read_bytes(), 200, content_type=media_type)
+        if name not in read:
+            data = await (static / path).read_bytes()
+            read.setdefault(name, data)
+        return TrioResponse(read[name], 200, content_type=media_type)
 
     return asset
 
