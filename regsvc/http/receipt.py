@@ -31,7 +31,7 @@ from regsvc.http.caller import Asked, asked
 from regsvc.http.problems import Dialect, Told, tell
 from regsvc.http.reply import Answer, View, Wording, nothing, worded
 from regsvc.http.routes import Auth, Route
-from regsvc.ports import Different, Finished, Running, Seals, Slot, Ticket, Tickets, Unavailable, Unit
+from regsvc.ports import Finished, Running, Seals, Slot, Ticket, Tickets, Unavailable, Unit
 
 HEADER: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotency-Replayed"
@@ -130,7 +130,7 @@ class Receipts:
             case Running(retry_after):
                 await _uncount(request, route)
                 return _in_use(retry_after)
-            case Different():
+            case _:  # Different
                 return tell(kinds.IDEMPOTENCY_KEY_REUSED)
 
     async def _first(self, slip: Slip, act: Callable[[], Awaitable[Answer]]) -> Answer:
@@ -139,7 +139,8 @@ class Receipts:
         try:
             answer = await act()
         except BaseException:
-            await self._give_back(slip.ticket)  # where nobody knows whether it was committed, this takes nothing away
+            with trio.move_on_after(GIVE_BACK, shield=True):
+                await self._give_back(slip.ticket)  # where nobody knows if it was committed, this takes nothing away
             raise
         if slip.kept or await self._give_back(slip.ticket):
             return answer

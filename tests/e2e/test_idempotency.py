@@ -119,7 +119,7 @@ def replayed(answer: httpx.Response) -> bool:
 # ------------------------------------------------------------------------------------------------ twenty at once
 
 
-async def registers(_: Stage, __: httpx.AsyncClient) -> tuple[Asking, str]:
+async def registers(_: Stage, __: httpx.AsyncClient) -> tuple[Asking, str]:  # noqa: ASYNC124 - stories are async
     email = new_email()
     return Asking.of("/v1/users/register", {"email": email, "password": PASSWORD}), email
 
@@ -267,7 +267,7 @@ async def holding(cluster: Cluster, email: str) -> AsyncIterator[Connection]:
         yield connection
 
 
-async def waiting(stage: Stage, number: int) -> bool:
+async def waiting(stage: Stage, number: int) -> bool:  # noqa: ASYNC124 - stories are async
     """Tell whether so many of the services' connections wait for a lock."""
     return stage.count("pg_stat_activity", "wait_event_type = 'Lock'") >= number
 
