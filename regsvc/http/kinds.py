@@ -45,8 +45,9 @@ INVALID_ACTIVATION_CODE = Kind(
     400,
     "The activation code is wrong",
     "This is not the code of the newest mail.",
-    "The code is another one, or of another mail. A newer code makes every older one invalid.",
-    "Take the code from the newest mail. `attempts_left` says how often it may still be tried.",
+    "The code is another one, or of another mail, or of another registration of the address; the same is true of the "
+    "token of a link. A newer mail makes every older one invalid.",
+    "Take the code, or the link, from the newest mail. `attempts_left` says how often a code may still be tried.",
 )
 INVALID_CREDENTIALS = Kind(
     "InvalidCredentials",
@@ -243,7 +244,8 @@ TOO_MANY_ATTEMPTS = Kind(
     "Too many wrong codes",
     "Too many wrong codes were tried.",
     "A code can be tried a few times, and an address has a budget of wrong codes a day; one of the two is used up.",
-    "Wait for `Retry-After`, then ask for a new code as you asked for this one; `hint` says how.",
+    "Wait for `Retry-After`, then ask for a new code as you asked for this one; `hint` says how. The link in an "
+    "activation mail works meanwhile: no tries are counted for it.",
 )
 RESEND_TOO_SOON = Kind(
     "ResendTooSoon",
