@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from regsvc.store.embedded import Cluster
+from tests import canaries
 from tests.postgres import temporary_cluster, temporary_database
 from tests.redis import any_redis
 
@@ -27,6 +28,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "rounds" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.timeout(20 + 5 * rounds), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def listening() -> Iterator[None]:
+    """Note every secret that a client of the tests says or hears: the services' logs are searched for them."""
+    with canaries.listening():
+        yield
 
 
 @pytest.fixture(scope="session")

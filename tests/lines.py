@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from regsvc.observe import COMMON, FIELDS, FORBIDDEN, LEVELS
+from tests import canaries
 
 
 class Lines(io.BytesIO):
@@ -12,7 +13,8 @@ class Lines(io.BytesIO):
 
     @property
     def all(self) -> list[dict[str, Any]]:
-        """Every line; each is checked against the registry."""
+        """Every line; each is checked against the registry, and all for what was said in confidence."""
+        canaries.assert_none(self.getvalue(), "the log")
         lines = [json.loads(line) for line in self.getvalue().decode().splitlines()]
         for line in lines:
             checked(line)

@@ -1,6 +1,7 @@
 """A real `regsvc serve` in a process of its own, for tests and benchmarks that look at it from outside.
 
-The process leads a group of its own, so that whatever it leaves behind is found and ended with it.
+The process leads a group of its own, so that whatever it leaves behind is found and ended with it. A test's says all
+that it can (`LOG_LEVEL=debug`), and no secret that passed through the test may be in that: `end` looks.
 """
 
 import contextlib
@@ -16,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from tests import canaries
 
 READY_SECONDS = 20.0  # far beyond the 5 s promised: a busy machine is no failure, a service that never comes is
 STOP_SECONDS = 15.0
@@ -67,6 +70,7 @@ class Service:
             "REGSVC_PORT": str(self.port),
             "REGSVC_DATA_DIR": str(self.folder / "data"),
             "REGSVC_LOG_FORMAT": "json",
+            **({"REGSVC_LOG_LEVEL": "debug"} if canaries.KNOWN.listening else {}),  # a benchmark is told what it is
             **({} if LIMITED in self.environ else LIFTED),
             **self.environ,
         }
@@ -124,16 +128,33 @@ class Service:
         return self.process.wait(STOP_SECONDS)
 
     def end(self) -> None:
-        """End it and everything it started, whatever state it is in."""
+        """End it and everything it started, whatever state it is in. Fails if it ever said a secret."""
         if self.process is None:
             return
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        self._stop(self.process)
+        self.look()
+
+    def look(self) -> None:
+        """Fail if a secret is in what it said, other than in the letters of a console."""
+        canaries.KNOWN.environment(self.environ)
+        if self.log.exists():
+            console = "console" in self.environ.get("REGSVC_MAIL_CHANNEL", "console")
+            canaries.KNOWN.environment({"SECRET": self._generated()})
+            canaries.assert_none(self.log.read_bytes(), str(self.log), but=(canaries.MAILED,) if console else ())
+
+    def _generated(self) -> str:
+        made = self.folder / "data" / "secret"
+        return made.read_text() if made.exists() else ""
+
+    @staticmethod
+    def _stop(process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager
