@@ -122,6 +122,22 @@ def test_a_wrong_secret_is_not_repeated() -> None:
     assert "xyzzy" not in refusal(DATABASE_URL="mysql://root:xyzzy@db/x")
 
 
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://cache", "redis://:xyzzy@cache:x", "redis://cache:0/1", "redis://cache/one"]
+)
+def test_an_address_of_redis_is_read_before_the_start(url: str) -> None:
+    line = refusal(REGSVC_REDIS_URL=url)
+    assert line.startswith("REGSVC_REDIS_URL: ")
+    assert "xyzzy" not in line
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "app.example.com", "https://app.example.com/", "https://a@b.example.com/x", "ftp://x"]
+)
+def test_an_origin_is_an_origin(origin: str) -> None:
+    assert refusal(REGSVC_CORS_ORIGINS=f"https://fine.example.com,{origin}").startswith("REGSVC_CORS_ORIGINS: got ")
+
+
 def test_an_admin_token_has_to_be_one_that_can_be_shown() -> None:
     token = "a-token.of_the~kind+that/goes=="
     shown = f"{token:a>40}"

@@ -67,8 +67,10 @@ def _database(value: Secret) -> Secret:
 
 
 def _redis(value: Secret) -> Secret:
-    if urlsplit(value.reveal()).scheme not in {"redis", "rediss"}:
-        raise ValueError("not a Redis address")
+    parts = urlsplit(value.reveal())
+    number = parts.path.strip("/")
+    if parts.scheme not in {"redis", "rediss"} or parts.port == 0 or not (number.isdecimal() or not number):
+        raise ValueError("not a Redis address")  # reading the port says so itself
     return value
 
 
@@ -263,8 +265,8 @@ class Settings(BaseModel):
         "Where limits are counted. A store that is away lets everything pass, and the log says so.",
         shown="`memory` with one worker and the embedded database; else `postgres`")  # fmt: skip
     redis_url: Annotated[Hidden, AfterValidator(_redis)] | None = _field(
-        None, "Where Redis is, for `RATE_LIMIT_STORE=redis`; needs the extra `redis`.", also="REDIS_URL",
-        takes="redis://user:password@host:port/number, or rediss://")  # fmt: skip
+        None, "Where Redis is (6 or newer, no cluster), for `RATE_LIMIT_STORE=redis`; needs the extra `redis`.",
+        also="REDIS_URL", takes="redis://user:password@host:port/number, or rediss://")  # fmt: skip
     rate_limit_registration_per_hour: int = _field(
         5, "Registrations of a client.", least=1, most=1_000_000,
         also="RATE_LIMIT_REGISTRATION_PER_HOUR")  # fmt: skip
