@@ -47,11 +47,9 @@ def check_head(unread: bytes, head_max: int) -> None:
     if len(head) > head_max:  # h11 counts a head only while it is incomplete
         raise Refused(431, "HeadersTooLarge", f"Request line and headers may have {head_max} bytes at most.")
     lines = head.count(b"\r\n")
-    if head.count(b"\n") != lines:
-        raise malformed("Lines end with CR LF.")
     controls = head.translate(None, _TEXT)
     if len(controls) != 2 * lines and controls.removesuffix(b"\r") != b"\r\n" * lines:  # its last LF may be on its way
-        raise malformed("A control character is no part of a request line or a header.")
+        raise malformed("Lines end with CR LF, and no other control character is in them.")
     if b"\n " in head or b"\n\t" in head:
         raise malformed("A header is one line.")
     lengths = _CONTENT_LENGTH.findall(head)
