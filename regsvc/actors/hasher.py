@@ -1,12 +1,18 @@
-"""Slow hashing on a few threads of lower priority, behind a queue that says no at once.
+"""Slow hashing on a few threads of lower priority, behind a queue that is fair, and that says no at once.
 
 Why threads of our own and not `trio.to_thread`: the priority of a thread, once lowered, cannot be raised again without
 privileges, and Trio keeps finished threads for whoever asks next; mail and files would inherit ours. There are exactly
 `threads` of them, which is the limit a CapacityLimiter would set. `run` starts and joins them.
 
+Who is next decides the event loop (see `turns`). What the threads will need until it looks again, a batch for each, it
+has handed over to them already, so that no thread waits for the loop while a job waits for a thread.
+
 How a job is handed over without a lock that a thread of low priority could hold against the event loop: jobs go through
-a `SimpleQueue`, and whoever takes a job out of the set of waiting ones (a thread to start it, or the loop because its
-deadline passed or its caller left) has it. Taking from a set is atomic, so exactly one does.
+a `SimpleQueue`, and whoever takes a job out of the set of those handed over (a thread to start it, or the loop because
+its deadline passed or its caller left) has it. Taking from a set is atomic, so exactly one does.
+
+Whose place a newcomer may take when there is no room: one of a client that keeps more than the newcomer's will, even
+afterwards. So every client can come to hold its share of the room, and no job is put out for the sake of its equal.
 """
 
 import contextlib
@@ -15,6 +21,7 @@ import queue
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +31,7 @@ from typing import Final, Protocol
 import trio
 
 from regsvc import observe
+from regsvc.actors.turns import Client, Turns
 from regsvc.domain.values import Secret
 from regsvc.ports import Unavailable
 
@@ -67,9 +75,13 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HasherStatistics:
-    """Jobs `waiting` and `running`; since the start `done`, `refused` (no room or too late) and `left` by callers."""
+    """Jobs `waiting` (of so many `clients`) and `running`; since the start `done`, and `left` by their callers.
+
+    `refused`: calls that met no room or came too late, or whose place another client's took.
+    """
 
     waiting: int
+    clients: int
     running: int
     done: int
     refused: int
@@ -78,14 +90,27 @@ class HasherStatistics:
     threads: int
 
 
-class _Job:
-    """One call of the scheme and, later, its end; `over` is set on the event loop."""
+class _Call:
+    """What one caller waits for: all of its jobs, or the first thing that went wrong. `over` is set on the loop."""
 
-    __slots__ = ("error", "over", "result", "work")
+    __slots__ = ("client", "error", "jobs", "missing", "over")
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        self.work = work
+    def __init__(self, client: Client, works: Sequence[Callable[[], object]]) -> None:
+        self.client = client
+        self.jobs = [_Job(self, work) for work in works]
+        self.missing = len(works)
+        self.error: Exception | None = None
         self.over = trio.Event()
+
+
+class _Job:
+    """One run of the scheme and, later, its end."""
+
+    __slots__ = ("call", "error", "result", "work")
+
+    def __init__(self, call: _Call, work: Callable[[], object]) -> None:
+        self.call = call
+        self.work = work
         self.result: object = None
         self.error: Exception | None = None
 
@@ -95,7 +120,10 @@ Inbox = queue.SimpleQueue[_Job | None]
 
 
 class Hasher:
-    """ports.Passwords over a scheme. Jobs wait in the order they came, each at most `deadline` for its start."""
+    """ports.Passwords over a scheme. Clients have their turns one after the other, each job `deadline` for its start.
+
+    `queue`: how many jobs may wait beside one for each thread.
+    """
 
     def __init__(
         self, scheme: Scheme, *, threads: int, queue: int, deadline: timedelta, niceness: int = NICENESS
@@ -106,7 +134,9 @@ class Hasher:
         self._deadline = deadline
         self._niceness = niceness
         self._inbox: Inbox | None = None  # while `run` runs
-        self._waiting: set[_Job] = set()
+        self._calls: set[_Call] = set()  # that are not over
+        self._turns: Turns[_Job] = Turns()
+        self._handed: set[_Job] = set()  # over to the threads, and not begun
         self._running: set[_Job] = set()
         self._done = self._refused = self._left = 0
         self._mean = FIRST_GUESS.total_seconds()
@@ -114,16 +144,16 @@ class Hasher:
 
     async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store; see ports.Passwords. Cancelled: the job gives up its place."""
-        [stored] = await self._do([partial(self._scheme.hash, password)])
+        [stored] = await self._do(client, [partial(self._scheme.hash, password)])
         return str(stored)
 
     async def check(self, password: Secret, stored: Sequence[str], client: str | None = None) -> Sequence[bool]:
         """Check against each; see ports.Passwords. All are admitted, or none; nobody costs as much as somebody."""
         if not stored:
-            await self._do([partial(self._scheme.waste, password)])
+            await self._do(client, [partial(self._scheme.waste, password)])
             return []
         works = [partial(self._scheme.check, password, one) for one in stored]
-        return [bool(right) for right in await self._do(works)]
+        return [bool(right) for right in await self._do(client, works)]
 
     def outdated(self, stored: str) -> bool:
         """Tell whether a hash that was right should be made anew; see ports.Passwords."""
@@ -132,7 +162,8 @@ class Hasher:
     def statistics(self) -> HasherStatistics:
         """Count."""
         return HasherStatistics(
-            waiting=len(self._waiting),
+            waiting=len(self._turns) + len(self._handed),
+            clients=len(self._loads()),
             running=len(self._running),
             done=self._done,
             refused=self._refused,
@@ -143,72 +174,115 @@ class Hasher:
 
     # ------------------------------------------------------------------------------------- on the event loop
 
-    async def _do(self, works: Sequence[Callable[[], object]]) -> list[object]:
-        inbox = self._admit(len(works))
-        jobs = [_Job(work) for work in works]
-        start_by = trio.current_time() + self._deadline.total_seconds()
-        self._waiting.update(jobs)
-        for job in jobs:
-            inbox.put(job)
+    async def _do(self, client: Client, works: Sequence[Callable[[], object]]) -> list[object]:
+        self._admit(client, len(works))
+        call = _Call(client, works)
+        self._calls.add(call)
+        for job in call.jobs:
+            self._turns.add(client, job)
+        self._hand_over()
         try:
-            return [await self._end_of(job, start_by) for job in jobs]
+            with trio.move_on_after(self._deadline.total_seconds()):
+                await call.over.wait()
+            if not call.over.is_set() and self._withdraw(call):
+                raise self._full(client)
+            await call.over.wait()  # what is left of it is being computed
         finally:
-            for job in jobs:  # only those that have not started: their caller left, or one before was refused
-                if self._take(job):
-                    self._left += 1
+            self._calls.discard(call)
+            self._left += self._withdraw(call)  # its caller left, or one of its jobs went wrong
+            self._hand_over()
+        if call.error is not None:
+            raise call.error
+        return [job.result for job in call.jobs]
 
-    async def _end_of(self, job: _Job, start_by: float) -> object:
-        with trio.move_on_at(start_by):
-            await job.over.wait()
-        if not job.over.is_set():
-            if self._take(job):
-                raise self._full(len(self._waiting))
-            await job.over.wait()  # it is being computed
-        if job.error is not None:
-            raise job.error
-        return job.result
-
-    def _admit(self, jobs: int) -> Inbox:
-        waiting = len(self._waiting)
+    def _admit(self, client: Client, jobs: int) -> None:
         if self._inbox is None:
             raise Unavailable("hasher", "it is not running")
-        hopeless = self._wait_at(waiting + jobs - 1) > self._deadline.total_seconds() * CONFIDENCE
-        if waiting + jobs > self._room or hopeless:
-            raise self._full(waiting)
-        return self._inbox
+        hopeless = self._wait_of(client, jobs) > self._deadline.total_seconds() * CONFIDENCE
+        if hopeless or not self._make_room(client, jobs):
+            raise self._full(client, jobs)
 
-    def _wait_at(self, place: int) -> float:
-        """Seconds until the job that `place` others wait before is started; those running are half done on average."""
+    def _make_room(self, client: Client, jobs: int) -> bool:
+        """See to it that `jobs` more find room; False, and nobody was put out, when those of others are no fewer."""
+        lacking = len(self._turns) + len(self._handed) + len(self._running) + jobs - self._room - self._threads
+        if lacking <= 0:
+            return True
+        loads = self._loads()
+        share = loads[client] + jobs
+        if sum(min(self._turns.of(one), max(0, loads[one] - share)) for one in self._turns.clients) < lacking:
+            return False
+        while lacking > 0:
+            heaviest = max(self._turns.clients, key=loads.__getitem__)
+            call = self._turns.newest(heaviest).call
+            gone = self._withdraw(call)
+            self._settle(call, self._full(heaviest))
+            loads[heaviest] -= gone
+            lacking -= gone
+        return True
+
+    def _loads(self) -> Counter[Client]:
+        """How many jobs of each client wait."""
+        handed = self._handed.copy()  # at once, while threads take from it
+        return Counter({client: self._turns.of(client) for client in self._turns.clients}) + Counter(
+            job.call.client for job in handed
+        )
+
+    def _wait_of(self, client: Client, jobs: int) -> float:
+        """Seconds until the last of `jobs` more of a client is started; those running are half done on average."""
+        place = len(self._handed) + self._turns.before(client, jobs)
         return (place + len(self._running) / 2) * self._mean / self._threads
 
-    def _full(self, waiting: int) -> Unavailable:
+    def _full(self, client: Client, jobs: int = 1) -> Unavailable:
         self._refused += 1
-        # When those now waiting are through. Sooner, most would be told no again, and each no takes time from a hash.
-        wait = max(RETRY_LEAST, timedelta(seconds=self._wait_at(waiting)))
+        waiting = len(self._turns) + len(self._handed)
+        # When its turn would come. Sooner, most would be told no again, and each no takes time from a hash.
+        predicted = self._wait_of(client, jobs)
+        wait = max(RETRY_LEAST, timedelta(seconds=predicted))
         if refused := self._complaints.count():
             observe.emit(
                 "hash_queue_full",
                 waiting=waiting,
-                predicted_wait_s=round(self._wait_at(waiting), 3),
+                clients=len(self._loads()),
+                predicted_wait_s=round(predicted, 3),
                 retry_after_s=round(wait.total_seconds(), 3),
                 refused=refused,
             )
         return Unavailable("hasher", f"{waiting} are waiting", retry_after=wait)
 
+    def _hand_over(self) -> None:
+        """Hand over what the threads may need before the loop looks again."""
+        while self._inbox is not None and self._turns and len(self._handed) < self._threads * BATCH:
+            job = self._turns.next()
+            self._handed.add(job)
+            self._inbox.put(job)
+
+    def _withdraw(self, call: _Call) -> int:
+        """Take out those jobs of a call that wait; return how many they were."""
+        return sum(self._turns.remove(call.client, job) or self._take(job) for job in call.jobs)
+
     def _take(self, job: _Job) -> bool:
-        """Take a job that waits; False when somebody else has it."""
+        """Take a job that was handed over; False when somebody else has it."""
         try:
-            self._waiting.remove(job)
+            self._handed.remove(job)
         except KeyError:
             return False
         return True
+
+    def _settle(self, call: _Call, error: Exception | None) -> None:
+        """Tell the caller how it ended, unless that is known already."""
+        if not call.over.is_set():
+            call.error = error
+            call.over.set()
 
     def _finish(self, job: _Job, took: float) -> None:
         self._running.discard(job)
         self._done += 1
         # The first one replaces the guess; then it follows a change of load within a dozen hashes.
         self._mean += (took - self._mean) / (1 if self._done == 1 else 8)
-        job.over.set()
+        job.call.missing -= 1
+        if job.error is not None or job.call.missing == 0:
+            self._settle(job.call, job.error)
+        self._hand_over()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Compute until cancelled.
@@ -239,10 +313,9 @@ class Hasher:
                     await trio.to_thread.run_sync(thread.join, JOIN, abandon_on_cancel=True, limiter=limiter)
 
     def _refuse_all(self) -> None:
-        for job in list(self._waiting):
-            if self._take(job):
-                job.error = Unavailable("hasher", "it was stopped")
-                job.over.set()
+        for call in self._calls:
+            if self._withdraw(call):
+                self._settle(call, Unavailable("hasher", "it was stopped"))
 
     # -------------------------------------------------------------------------------------- on the threads
 

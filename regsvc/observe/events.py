@@ -145,7 +145,7 @@ _TABLE: Final[dict[Event, tuple[Level, str]]] = {
     "database_recovered": ("info", "away_s"),
     "embedded_database_started": ("info", "data_dir pid port socket_dir took_s"),
     "migration_applied": ("info", "migration name took_ms"),
-    "hash_queue_full": ("warning", "waiting predicted_wait_s retry_after_s refused"),
+    "hash_queue_full": ("warning", "waiting clients predicted_wait_s retry_after_s refused"),
     "listener_lost": ("warning", "reason"),
     "listener_restored": ("info", "away_s"),
     "sweep_done": ("info", "registrations codes addresses mails sessions limits answers took_ms"),
