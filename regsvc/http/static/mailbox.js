@@ -36,6 +36,18 @@ function made(tag, name, text) {
   return node;
 }
 
+// Links of this service can be followed here; those of others stay words.
+function woven(text) {
+  return text.split(/(https?:\/\/\S+)/).map((part) => {
+    if (!part.startsWith(`${location.origin}/`)) return part;
+    const link = made("a", "", part);
+    link.href = part;
+    link.target = "_blank";
+    link.rel = "noopener noreferrer";
+    return link;
+  });
+}
+
 async function refresh() {
   const question = ++latest;
   const query = new URLSearchParams({ limit: String(wanted) });
@@ -106,7 +118,7 @@ function show() {
   element("code").textContent = codeOf(mail);
   element("codebox").hidden = !codeOf(mail);
   element("copied").textContent = "";
-  element("text").textContent = mail.text;
+  element("text").replaceChildren(...woven(mail.text));
   element("source").textContent = "";
   element("tab-letter").hidden = !mail.has_html;
   if (mail.has_html) element("letter").src = `/dev/mail/messages/${mail.id}/letter`;
