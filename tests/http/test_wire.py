@@ -18,47 +18,11 @@ from regsvc.http.table.profile import PROFILE
 from regsvc.http.table.session import SESSION
 from regsvc.http.wire import Unreadable
 from tests.http.doorstep import EMAIL, PASSWORD, Doorstep, basic
+from tests.http.hostile_json import MALFORMED
 
 REGISTER = "/v1/users/register"
 ACTIVATE = "/v1/users/activate"
 GOOD = {"email": EMAIL, "password": PASSWORD}
-
-MALFORMED = {
-    "nothing": b"",
-    "blank": b"  ",
-    "not json": b"email=alice",
-    "two values": b"{} {}",
-    "trailing comma": b'{"email":"a",}',
-    "single quotes": b"{'email':'a'}",
-    "comment": b'{} // "',
-    "not utf-8": b'{"email":"\xff"}',
-    "utf-16": '{"email":"a"}'.encode("utf-16"),
-    "overlong utf-8": b'{"email":"\xc0\x80"}',
-    "encoded surrogate": b'{"email":"\xed\xa0\x80"}',
-    "byte order mark": b"\xef\xbb\xbf{}",
-    "array": b"[]",
-    "string": b'"email"',
-    "number": b"1",
-    "null": b"null",
-    "nan": b'{"email":NaN}',
-    "infinity": b'{"email":[-Infinity]}',
-    "raw nul": b'{"email":"a\x00"}',
-    "escaped nul": b'{"email":"a\\u0000"}',
-    "nul in a key": b'{"\\u0000":1}',
-    "nul in an array": b'{"email":["\\u0000"]}',
-    "lone surrogate": b'{"email":"\\ud800"}',
-    "lone low surrogate": b'{"email":"\\udc00\\ud800"}',
-    "same key twice": b'{"email":"a","email":"b"}',
-    "same key twice inside": b'{"a":{"b":1,"b":2}}',
-    "same key, escaped": b'{"email":"a","\\u0065mail":"b"}',
-    "33 levels": b'{"a":' * 33 + b"1" + b"}" * 33,
-    "33 levels of arrays": b'{"a":' + b"[" * 32 + b"]" * 32 + b"}",
-    "8,000 levels": b"[" * 8000 + b"]" * 8000,
-    "8,000 levels, unclosed": b'{"a":' + b"[" * 8000,
-    "deep behind a string with a quote": b'{"a\\"":' + b"[" * 40 + b"]" * 40 + b"}",
-    "deep behind an unclosed string": b"[" * 40 + b'"',
-    "a number of 5,000 digits": b'{"a":' + b"9" * 5000 + b"}",
-}
 
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED.keys())
