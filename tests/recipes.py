@@ -222,7 +222,10 @@ def main() -> None:
     """Write the page anew."""
     from tests.cookbook import BOOK  # noqa: PLC0415 - it is written in the words of this file
 
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), **SETTINGS) as service:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), ENABLE_RATE_LIMITING="true", **SETTINGS) as service,
+    ):
         PAGE.write_text("\n".join(sections(BOOK, service)), "utf-8")
 
 
