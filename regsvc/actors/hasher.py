@@ -122,7 +122,7 @@ Inbox = queue.SimpleQueue[_Job | None]
 class Hasher:
     """ports.Passwords over a scheme. Clients have their turns one after the other, each job `deadline` for its start.
 
-    `queue`: how many jobs may wait beside one for each thread.
+    `queue`: how many jobs may wait, those included that a thread is about to take; 0: nothing is hashed.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class Hasher:
 
     def _make_room(self, client: Client, jobs: int) -> bool:
         """See to it that `jobs` more find room; False, and nobody was put out, when those of others are no fewer."""
-        lacking = len(self._turns) + len(self._handed) + len(self._running) + jobs - self._room - self._threads
+        lacking = len(self._turns) + len(self._handed) + jobs - self._room
         if lacking <= 0:
             return True
         loads = self._loads()

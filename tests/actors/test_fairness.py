@@ -132,17 +132,6 @@ async def test_several_jobs_take_as_many_places_or_none(mock_clock: MockClock) -
     assert passwords.statistics().done == 2 + 2 + 1 + 2
 
 
-async def test_without_room_to_wait_an_idle_thread_is_room_enough(mock_clock: MockClock) -> None:
-    gate = Gate()
-    async with running(gate, threads=2, room=0) as (passwords, callers):
-        for _ in range(2):
-            asks(passwords, callers, "running")
-        await gate.has_begun(2)
-        await refused(partial(passwords.hash, Secret("too many")))
-        gate.open()
-    assert passwords.statistics().done == 2
-
-
 async def test_what_goes_wrong_in_one_of_several_spares_the_others_the_work(mock_clock: MockClock) -> None:
     class Faulty(Gate):
         def check(self, password: Secret, stored: str) -> bool:
