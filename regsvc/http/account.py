@@ -99,6 +99,7 @@ def _standing(accounts: Accounts) -> View:
         wait = timedelta(seconds=wire.seconds(request.args, "wait", WAIT_MAX))
         found: Standing | Refused | None = None
         if wait:
+            asked().caller.wait(wait)
             async with while_connected():
                 found = await accounts.standing(who, wait, asked().caller.errand)
         if found is None:  # nothing to wait for; or the server drains, and a client that is still there gets its answer

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -23,6 +24,7 @@ from regsvc.http.forms import Rules
 from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
 from regsvc.http.openapi import document, example
+from regsvc.http.overload import Workload
 from regsvc.http.problems import Writer
 from regsvc.http.protection import AtTheDoor, Protection
 from regsvc.http.quota import Turnstile, standing
@@ -52,6 +54,8 @@ class Knobs:
     admin_token: Secret | None = None  # what a machine shows to administer
     uniform: bool = False  # whether every registration is answered alike
     cors_origins: Sequence[str] = ()  # of pages elsewhere that may call
+    requests_max: int = 512  # in hand at once
+    request_deadline: timedelta = timedelta(seconds=20)
 
     @property
     def rules(self) -> Rules:
@@ -117,7 +121,8 @@ def make_app(
     wording = Wording(knobs.writer, frozenset(route.name for route in table if route.auth is Auth.BASIC))
     views |= {route.name: receipts.keyed(route, views[route.name], wording) for route in table if route.keyed}
     turnstile = Turnstile.of(table, limits)
-    return Front(table, views, wording, knobs.trusted_proxies, turnstile, knobs.protection)
+    workload = Workload(knobs.requests_max, knobs.request_deadline)
+    return Front(table, views, wording, knobs.trusted_proxies, turnstile, knobs.protection, workload)
 
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:

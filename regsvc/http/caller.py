@@ -7,6 +7,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final, cast
@@ -17,6 +18,7 @@ from werkzeug.datastructures import Headers
 
 from regsvc.flows.errand import PLAIN, Errand
 from regsvc.flows.quota import RequestMeter
+from regsvc.http.overload import Hold
 from regsvc.http.problems import Dialect
 
 Network = IPv4Network | IPv6Network
@@ -38,6 +40,12 @@ class Caller:
     user_id: str | None = None
     errand: Errand = PLAIN
     meter: RequestMeter | None = None  # of a route with limits
+    hold: Hold | None = None  # its place and its time, while it is answered
+
+    def wait(self, longer: timedelta) -> None:
+        """Say that the request will only wait for so long, as it asked to."""
+        if self.hold is not None:
+            self.hold.wait(longer)
 
 
 class Asked(TrioRequest):

@@ -25,6 +25,7 @@ from regsvc.http import kinds, quota
 from regsvc.http.caller import Asked, Caller, Network, client_address, client_key, request_id
 from regsvc.http.connection import LeanConnection
 from regsvc.http.kinds import Kind
+from regsvc.http.overload import Workload
 from regsvc.http.problems import Told, tell, unavailable
 from regsvc.http.protection import Protection
 from regsvc.http.reply import Answer, View, Wording, nothing, worded
@@ -68,6 +69,7 @@ class Front(QuartTrio):
         trusted: Sequence[Network],
         turnstile: quota.Turnstile,
         protection: Protection,
+        workload: Workload | None = None,
     ) -> None:
         super().__init__("regsvc.http", static_folder=None)
         self.config["MAX_CONTENT_LENGTH"] = BODY_MAX
@@ -77,6 +79,7 @@ class Front(QuartTrio):
             raise ValueError(f"table and views do not agree on {', '.join(sorted(odd))}")
         self._wording, self._trusted, self._answers, self._turnstile = wording, trusted, views, turnstile
         self._protection = protection
+        self._workload = workload or Workload()
         for route in table:
             for path in route.paths:
                 rule = path.translate(_RULE)
@@ -132,13 +135,25 @@ class Front(QuartTrio):
 
     async def _answer(self, asked: Asked) -> Response:
         try:
-            outcome = worded(await self._dispatch(asked))
+            outcome = worded(await self._carry(asked))
         except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the one place where every error is worded
             outcome = self._problem(error, asked)
         if isinstance(outcome, Told):
             asked.caller.refusal = outcome.why
         route = asked.url_rule.endpoint if asked.url_rule is not None else None
         return self._wording.respond(outcome, route, asked.caller.request_id, asked.dialect)
+
+    async def _carry(self, asked: Asked) -> Answer:
+        """Answer a request if it is not one too many, within its time."""
+        hold = self._workload.enter(asked.url_rule.endpoint if asked.url_rule is not None else None)
+        if isinstance(hold, Told):
+            return hold
+        asked.caller.hold = hold
+        with hold:
+            return await self._dispatch(asked)
+        seconds = round(hold.scope.deadline - hold.began, 3)
+        observe.emit("request_overdue", method=asked.method, route=asked.template, deadline_s=seconds)
+        return self._workload.refusal(kinds.SERVICE_UNAVAILABLE)
 
     async def _dispatch(self, asked: Asked) -> Answer:
         if asked.url_rule is None:

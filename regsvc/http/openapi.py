@@ -31,6 +31,7 @@ from regsvc.http.forms import (
 )
 from regsvc.http.kinds import Kind
 from regsvc.http.models import Fault, LegacyProblem, Problem
+from regsvc.http.overload import PROBES
 from regsvc.http.problems import MEDIA_TYPE, Dialect, Told, Writer, headers, tell
 from regsvc.http.quota import HEADERS as LIMIT_HEADERS
 from regsvc.http.receipt import REPLAYED
@@ -40,6 +41,7 @@ Json = dict[str, Any]
 _REF: Final = "#/components/schemas/{model}"
 _INSTANCE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 _EVERYWHERE: Final = (kinds.INTERNAL_ERROR,)
+_UNDER_LOAD: Final = (kinds.OVERLOADED, kinds.SERVICE_UNAVAILABLE)  # of every route but the probes
 
 _EXTRAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "InvalidActivationCode": {"attempts_left": 4},
@@ -228,7 +230,8 @@ def _responses(route: Route, path: str, writer: Writer) -> Json:
     if success.status != 204:
         good["content"] = {success.media_type: content}
     dialect = Dialect.of(path)
-    met = sorted({*route.problems, *_EVERYWHERE}, key=lambda kind: (kind.status, kind.name))
+    everywhere = _EVERYWHERE if route.name in PROBES else (*_EVERYWHERE, *_UNDER_LOAD)
+    met = sorted({*route.problems, *everywhere}, key=lambda kind: (kind.status, kind.name))
     bad = {
         str(status): _problem_response(route, list(same), writer, dialect)
         for status, same in groupby(met, key=lambda kind: kind.status)

@@ -147,6 +147,8 @@ def knobs(settings: Settings) -> Knobs:
         admin_token=settings.admin_token,
         uniform=rules(settings).uniform,
         cors_origins=settings.cors_origins,
+        requests_max=settings.requests_max,
+        request_deadline=settings.request_deadline,
     )
 
 
