@@ -96,7 +96,7 @@ def bodies(form: Mapping[str, object], seed: int) -> Iterator[bytes]:
     while True:
         text = dice.choice(_WAYS)(form, dice)
         body = text.encode("utf-8", "surrogatepass")
-        yield body if dice.random() < 0.8 else dice.choice(_DAMAGES)(body, dice)
+        yield body if dice.random() < 0.9 else dice.choice(_DAMAGES)(body, dice)
 
 
 def anything(dice: random.Random, room: int = 3) -> Raw:
@@ -122,7 +122,7 @@ def _string(dice: random.Random, _room: int = 0) -> Raw:
     if dice.random() < 0.2:
         text = "".join(chr(dice.choice((dice.randrange(0x80), dice.randrange(0x11_0000)))) for _ in range(12))
     else:
-        text = dice.choice(TEXTS) + dice.choice(("", "", "", "\ud800", dice.choice(TEXTS)))
+        text = dice.choice(TEXTS) + dice.choice(("", "", "", "", "", "", "", "\ud800", "a", dice.choice(TEXTS)))
     return json.dumps(text, ensure_ascii=dice.random() < 0.5)
 
 
@@ -135,7 +135,7 @@ def _word(dice: random.Random, _room: int) -> Raw:
 
 
 _VALUES: Final[tuple[Callable[[random.Random, int], Raw], ...]] = (
-    _string, _string, _string, _string, _number, _number, _word, _deep, _array, _object,
+    _string, _string, _string, _string, _string, _string, _string, _string, _number, _word, _deep, _array, _object,
 )  # fmt: skip
 
 
