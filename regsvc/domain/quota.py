@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Final
 
 HOUR: Final = timedelta(hours=1)
@@ -29,7 +30,7 @@ class Limit(Enum):
     GUESSING = "guessing"  # failed activations of everybody: beyond it nothing is refused, but somebody should look
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what follows of it is asked for in every request, and kept
 class Policy:
     """At most `limit` at once, and `limit` more spread over each `window`."""
 
@@ -37,17 +38,17 @@ class Policy:
     limit: int
     window: timedelta
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Its name on the wire."""
         return self.limit_of.value
 
-    @property
+    @cached_property
     def interval(self) -> int:
         """Microseconds until one more is good; what a take costs."""
         return self.window // _MICROSECOND // self.limit
 
-    @property
+    @cached_property
     def span(self) -> int:
         """Microseconds of debt that a bucket bears."""
         return self.interval * self.limit

@@ -39,13 +39,16 @@ async def check(
     refused = await errand.meter.take(Limit.PASSWORD, subject)
     if refused is not None:
         return refused
+    right: Sequence[bool] = ()
+    full: Unavailable | None = None
     try:
         right = await passwords.check(password, stored, errand.client)
-    except Unavailable:
+    except Unavailable as outage:
+        full = outage
+    if any(right) or full is not None:
         await errand.meter.give_back(Limit.PASSWORD, subject)
-        raise
-    if any(right):
-        await errand.meter.give_back(Limit.PASSWORD, subject)
+    if full is not None:
+        raise full
     return right
 
 
@@ -157,10 +160,8 @@ class RequestMeter:
             return None
         levels = await self._limits.take(asked, self._client)
         self._levels.update(zip(asked, levels, strict=False))  # none where the store is away
-        level = tightest(levels)
-        if level is None or level.allowed:
-            return None
-        return Refused(Refusal.RATE_LIMITED, retry_after=level.retry_after)
+        refused = tightest(level for level in levels if not level.allowed)
+        return None if refused is None else Refused(Refusal.RATE_LIMITED, retry_after=refused.retry_after)
 
     def _key(self, limit: Limit, subject: str) -> str:
         client = self._client or NO_ADDRESS

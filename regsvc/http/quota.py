@@ -82,7 +82,7 @@ def standing(
     """Return the view that shows how the limits of this worker stand, and the queue of its hashes."""
     routes = {limit: [f"{one.method} {one.path}" for one in table if limit in one.limits] for limit in Limit}
 
-    async def shown(_: Actor) -> Response:
+    async def shown(_: Actor) -> Response:  # noqa: ASYNC124 - a view
         found = limits.statistics()
         lines = [
             StaffLimit(
