@@ -1,19 +1,23 @@
 """Hostile connections: what is known to end a stock Hypercorn (K1–K7), what parsers disagree on, and mutations of both.
 
-`corpus(seed)` never ends and is the same for the same seed; `play` acts one attack out against any host and port.
+`corpus(seed)` never ends and is the same for the same seed; `play` acts one attack out against any host and port,
+`storm` many of them at once.
 """
 
 import random
+import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count, pairwise
+from types import MappingProxyType
 
 import trio
 
 READ_MAX = 64 * 1024
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class Then(StrEnum):
@@ -142,15 +146,15 @@ SEEDS: dict[str, bytes] = {
 }
 
 
-def corpus(seed: int) -> Iterator[Attack]:
-    """Every known attack as it stands, then mutations of them for ever."""
-    dice = random.Random(seed)
-    for name, data in SEEDS.items():
+def corpus(seed: int, more: Mapping[str, bytes] = MappingProxyType({})) -> Iterator[Attack]:
+    """Every known attack, and those of `more`, as it stands; then mutations of them for ever."""
+    dice, seeds = random.Random(seed), {**SEEDS, **more}
+    for name, data in seeds.items():
         yield Attack(name, (Step(data, then=Then.HALF_CLOSE),))
-    names = list(SEEDS)
+    names = list(seeds)
     for number in count():
         name = dice.choice(names)
-        data = SEEDS[name]
+        data = seeds[name]
         for _ in range(dice.choice((0, 1, 1, 2, 4))):
             data = _mutate(data, dice)
         yield Attack(f"{name} #{number}", _steps(data, dice))
@@ -242,3 +246,19 @@ async def _act(stream: trio.SocketStream, attack: Attack, patience: float) -> No
                 await stream.aclose()
             case Then.GO_ON:
                 pass
+
+
+async def storm(port: int, attacks: Iterator[Attack]) -> list[tuple[str, bytes]]:
+    """Play `attacks`, 16 at a time; return those which got a 5xx, with what they got."""
+    bad: list[tuple[str, bytes]] = []
+
+    async def attack() -> None:
+        for one in attacks:
+            heard = await play(port, one, patience=0.02)
+            if any(status >= b"500" for status in STATUS.findall(heard)):
+                bad.append((one.name, heard))
+
+    async with trio.open_nursery() as attackers:
+        for number in range(16):
+            attackers.start_soon(attack, name=f"attacker {number}")
+    return bad

@@ -1,19 +1,16 @@
 """No connection ends the process, gets a 5xx, or keeps others waiting; a stock Hypercorn shows why there is a guard."""
 
 import math
-import re
-from collections.abc import Iterator
 from itertools import chain, islice
 
 import pytest
 import trio
 
 from regsvc.http.server import Limits
-from tests.http.hostile import DEADLY, SEEDS, Attack, Step, Then, corpus, play, rapid_reset
+from tests.http.hostile import DEADLY, SEEDS, Attack, Step, Then, corpus, play, rapid_reset, storm
 from tests.http.tiny import Caller, calling, other_process, serving, until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 async def wait_answers(port: int) -> None:
@@ -107,22 +104,6 @@ async def test_a_storm_of_attacks_ends_nothing_and_delays_nobody(rounds: int | N
     waits.sort()
     middle, high = waits[len(waits) // 2], waits[math.ceil(len(waits) * 0.99) - 1]
     print(f"{len(waits)} probes meanwhile: p50 {middle * 1e3:.1f} ms, p99 {high * 1e3:.1f} ms")  # noqa: T201 – `pytest -s`
-
-
-async def storm(port: int, attacks: Iterator[Attack]) -> list[tuple[str, bytes]]:
-    """Play `attacks`, 16 at a time; return those which got a 5xx, with what they got."""
-    bad: list[tuple[str, bytes]] = []
-
-    async def attack() -> None:
-        for one in attacks:
-            heard = await play(port, one, patience=0.02)
-            if any(status >= b"500" for status in STATUS.findall(heard)):
-                bad.append((one.name, heard))
-
-    async with trio.open_nursery() as attackers:
-        for number in range(16):
-            attackers.start_soon(attack, name=f"attacker {number}")
-    return bad
 
 
 async def _probe(port: int) -> float:
