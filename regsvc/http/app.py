@@ -24,7 +24,7 @@ from regsvc.http.forms import Rules
 from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
 from regsvc.http.openapi import document, example
-from regsvc.http.overload import Workload
+from regsvc.http.overload import Workload, probe_paths
 from regsvc.http.problems import Writer
 from regsvc.http.protection import AtTheDoor, Protection
 from regsvc.http.quota import Turnstile, standing
@@ -123,6 +123,11 @@ def make_app(
     turnstile = Turnstile.of(table, limits)
     workload = Workload(knobs.requests_max, knobs.request_deadline)
     return Front(table, views, wording, knobs.trusted_proxies, turnstile, knobs.protection, workload)
+
+
+def always_answered() -> frozenset[bytes]:
+    """Return the paths of the probes, which are answered even when the house is full."""
+    return probe_paths(routes(development=False))
 
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:

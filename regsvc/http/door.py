@@ -10,6 +10,8 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from quart_trio import QuartTrio
 
+from regsvc.http.crowd import Crowd
+
 ESCAPES = (trio.Cancelled, KeyboardInterrupt, SystemExit)  # what may leave a connection
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -62,7 +64,10 @@ class ServerEvents(Protocol):
 class Limits:
     """How much and how long one client may ask for; times in seconds."""
 
-    connections: int = 4096  # beyond it: 503 and closed
+    connections: int = 4096  # beyond it one may only ask for a probe
+    guests: int = 256  # so many at once, beside them
+    guest_asks: float = 1.0  # until the end of its request
+    silence: float = 0.25  # after which a connection gives way to a new one, when there are too many
     body: int = 16 * 1024  # bytes
     idle: float = 5.0  # until the first byte of the next request
     head: float = 5.0  # from its first byte to the end of its head
@@ -80,17 +85,9 @@ class Refused(Exception):  # noqa: N818 – it is what happened to a request, no
         self.status, self.name, self.detail = status, name, detail
 
 
-class Client(Protocol):
-    """A connection, as the server sees it."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being read, handled or answered."""
-        ...
-
-    def hurry(self) -> None:
-        """Stop waiting for what may never come: the server drains."""
-        ...
+def full() -> Refused:
+    """What all but probes are told when too many connections are open."""
+    return Refused(503, "Overloaded", "Too many connections are open; try again in a moment.")
 
 
 @dataclass(eq=False, slots=True)
@@ -103,13 +100,17 @@ class Door:
     refuse: Refuse
     observe: ServerEvents
     context: WorkerContext = field(default_factory=lambda: WorkerContext(None))
-    connections: set[Client] = field(default_factory=set)
+    probes: frozenset[bytes] = frozenset()  # paths that are answered whatever happens
+    crowd: Crowd = field(init=False)
     accepted: int = 0
     answered: int = 0
     refused: int = 0
     contained: int = 0
     cut: int = 0
     grace_over: int = 0
+
+    def __post_init__(self) -> None:
+        self.crowd = Crowd(self.limits.connections, self.limits.guests, self.limits.silence)
 
     @property
     def draining(self) -> bool:
@@ -118,7 +119,7 @@ class Door:
 
     def in_flight(self) -> int:
         """Requests whose head has come and whose answer has not gone."""
-        return sum(1 for connection in self.connections if connection.busy)
+        return sum(1 for connection in self.crowd.everybody() if connection.busy)
 
 
 def escaping(error: BaseException) -> BaseException | None:

@@ -20,7 +20,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from regsvc.http.door import Cut, Door, Refused, escaping
+from regsvc.http.crowd import Place
+from regsvc.http.door import Cut, Door, Refused, escaping, full
 from regsvc.http.http11 import Http11
 
 LEANED_ON = {  # what we override or call of the pinned Hypercorn, and its parameters; a contract test names what moved
@@ -73,12 +74,15 @@ class Connection(TCPServer):
         self._closing = False  # nothing more is read or answered
         self._ended = False  # the client says no more
         self._answers = 0
-        self._since = trio.current_time()
+        self._since = self._met = trio.current_time()
         self._phase: Cut = Cut.IDLE
         self._taken = 0  # bytes read for the request at hand
         self._waiting = trio.CancelScope()
         self._watching = trio.CancelScope()
+        self._lingering = trio.CancelScope()
         self._listening = trio.Lock()
+        self._guest = False  # no place was free
+        self._left = False  # it gave way to another
         self._quick = False  # something was written since the last read without letting others run
 
     @property
@@ -107,7 +111,7 @@ class Connection(TCPServer):
                 self._cut(Cut.GRACE_OVER)
             raise
         finally:
-            self._door.connections.discard(self)
+            self._door.crowd.leave(self)
             self._socket.close()
 
     async def protocol_send(self, event: Event) -> None:
@@ -140,6 +144,15 @@ class Connection(TCPServer):
         elif self._closing or not self._socket.is_readable():
             self._waiting.cancel(reason="the server drains")
 
+    def give_way(self) -> bool:
+        """Leave at once for somebody else; False: the client has begun to speak."""
+        if self._socket.is_readable() and not self._guest:
+            return False
+        self._left = True
+        self._waiting.cancel(reason="somebody else needs the place")
+        self._lingering.cancel(reason="somebody else needs the place")
+        return True
+
     async def _converse(self) -> None:
         family = self._socket.family
         client = parse_socket_addr(family, cast("Any", self._socket.getpeername()))
@@ -153,22 +166,30 @@ class Connection(TCPServer):
             self._door.refused += 1
             self._door.observe.request_refused(refused.status, refused.name, refused.detail)
             await self.protocol.answer(refused)
-        if not self._ended:
+        if not (self._ended or self._left):
             await self._linger()
 
     def _enter(self) -> None:
-        if len(self._door.connections) >= self._door.limits.connections:
-            raise Refused(503, "Overloaded", "Too many connections are open; try again in a moment.")
-        self._door.connections.add(self)
+        place = self._door.crowd.enter(self)
+        self._guest = self.protocol.guest = place is Place.GUEST
+        if place is Place.NONE:
+            self._left = True
+            raise full()
 
     async def _next(self) -> bytes:
         """The client's next bytes; none when it has no more to say, or said nothing in time."""
-        with trio.CancelScope(deadline=self._deadline()) as self._waiting:
+        deadline = self._deadline()
+        if self._phase is Cut.IDLE:
+            self._door.crowd.falls_silent(self, self._since)
+        with trio.CancelScope(deadline=deadline) as self._waiting:
             data = await self._read()
+            self._door.crowd.speaks(self)
             self._taken += len(data)
             if self._taken > 4 * self._door.limits.body + PIPELINED_MAX:
                 raise Refused(413, "PayloadTooLarge", "The body is wrapped in too much chunking.")
             return data
+        if self._guest:
+            raise full()
         if self._phase is Cut.IDLE:
             self._ended = True
             return b""
@@ -188,7 +209,7 @@ class Connection(TCPServer):
             self._phase, self._since = phase, trio.current_time()
         if self._door.draining and phase is Cut.IDLE:
             seconds = min(seconds, limits.fresh)
-        return self._since + seconds
+        return min(self._since + seconds, self._met + limits.guest_asks) if self._guest else self._since + seconds
 
     async def _read(self) -> bytes:
         try:
@@ -239,7 +260,7 @@ class Connection(TCPServer):
     async def _linger(self) -> None:
         """Let the client take our answer: closing over unread bytes sends a reset, and that overtakes it."""
         left = LINGER_MAX
-        with trio.move_on_after(self._door.limits.linger), suppress(*GONE):
+        with trio.move_on_after(self._door.limits.linger) as self._lingering, suppress(*GONE):
             await self.stream.send_eof()
             while left > 0 and (data := await self._read()):
                 left -= len(data)

@@ -20,10 +20,12 @@ from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent, ConnectionState, H
 from hypercorn.utils import suppress_body
 
 from regsvc.http import framing
-from regsvc.http.door import Door, Refused, escaping
+from regsvc.http.door import Door, Refused, escaping, full
 
 WHOLE = "regsvc.whole"  # where a request's scope keeps what sends a whole answer at once
 AT_ONCE_MAX = 64 * 1024  # bytes of a body that are copied to leave in one write with its head
+
+SAFE = frozenset({b"GET", b"HEAD"})
 
 Address = tuple[str, int] | None
 
@@ -48,6 +50,7 @@ class Http11(H11Protocol):
             app, door.config, door.context, tasks, state, ssl=False, client=client, server=server, send=send
         )
         self._door = door
+        self.guest = False  # it is there for a probe only
         self._held = b""
         self._method = b""  # of the request at hand
         self._target = b""
@@ -59,9 +62,13 @@ class Http11(H11Protocol):
         """What was received and not yet made sense of."""
         return bytes(self.connection.trailing_data[0])
 
+    @property
+    def _is_last(self) -> bool:
+        return self._door.draining or self.guest
+
     async def stream_send(self, event: StreamEvent) -> None:
         """Pass an answer's part on; a draining server says that it is the last one."""
-        if isinstance(event, Response) and self._door.draining:
+        if isinstance(event, Response) and self._is_last:
             event = replace(event, headers=[*event.headers, (b"connection", b"close")])
         elif isinstance(event, StreamClosed):
             self._door.answered += 1
@@ -117,6 +124,8 @@ class Http11(H11Protocol):
         self._origins = _origins(request.headers)
         self._chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
         self._target = target = framing.check_request(request, self._door.limits.body)
+        if self.guest and not (request.method in SAFE and target.partition(b"?")[0] in self._door.probes):
+            raise full()
         send = self.stream_send
         self.stream = Exchange(
             self.app, self.config, self.context, self.task_group, self.ssl, self.client, self.server, send, STREAM_ID
@@ -138,7 +147,7 @@ class Http11(H11Protocol):
         """Answer the request at hand at once: one write, instead of the six events that it is to Hypercorn."""
         exchange = cast("Exchange", self.stream)
         head = [*headers, *self.config.response_headers("h11")]
-        if self._door.draining or self.keep_alive_requests >= self.config.keep_alive_max_requests:
+        if self._is_last or self.keep_alive_requests >= self.config.keep_alive_max_requests:
             head.append((b"connection", b"close"))
         data = self.connection.send(h11.Response(status_code=status, headers=head)) or b""
         exchange.state = ASGIHTTPState.RESPONSE

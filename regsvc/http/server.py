@@ -73,7 +73,7 @@ class Server:
         """Count; cheap enough for a metrics scrape, not for every request."""
         door = self._door
         return Statistics(
-            connections=len(door.connections),
+            connections=len(door.crowd.seated),
             in_flight=door.in_flight(),
             accepted=door.accepted,
             answered=door.answered,
@@ -99,18 +99,20 @@ async def serve(
     observe: ServerEvents,
     refuse: Refuse = plain_refusal,
     limits: Limits = DEFAULT_LIMITS,
+    probes: frozenset[bytes] = frozenset(),
     grace: float = 30.0,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> Drained:
     """Serve `app` on listening `sockets` (file descriptors, ours from now on) until `shutdown` returns, then drain.
 
+    `probes`: the paths that are answered even when there are more connections than `limits` allow.
     Draining: nothing more is accepted, idle connections close at once, streams and long polls are told to end, requests
     in flight have `grace` seconds. The app's connection class is replaced by the lean one.
     Cancellation: everything is cut at once. Errors: those of the app's start-up and of the sockets; no client's.
     """
     with ExitStack() as owned:
         listeners = [_listener(owned.enter_context(socket.socket(fileno=fd))) for fd in sockets]
-        door = Door(app=app, config=_config(grace), limits=limits, refuse=refuse, observe=observe)
+        door = Door(app=app, config=_config(grace), limits=limits, refuse=refuse, observe=observe, probes=probes)
         accept = partial(trio.serve_listeners, partial(_welcome, door), listeners)
         app.asgi_http_class = LeanConnection
         async with trio.open_nursery() as background:
@@ -131,7 +133,7 @@ async def serve(
 
 async def _drain(door: Door) -> None:
     await door.context.terminated.set()
-    for connection in list(door.connections):
+    for connection in list(door.crowd.everybody()):
         connection.hurry()
 
 

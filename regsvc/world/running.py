@@ -17,11 +17,12 @@ from regsvc.actors import courier, listener, locksmith, sweeper
 from regsvc.actors.keeper import Actor, keep
 from regsvc.actors.tally import Pace
 from regsvc.http import models
-from regsvc.http.app import Knobs, describe, make_app
+from regsvc.http.app import Knobs, always_answered, describe, make_app
 from regsvc.http.server import Cut, Drained, Server, serve
 from regsvc.http.staff_models import StaffHashing
 from regsvc.settings import Settings
 from regsvc.world.building import World, passwords, receipts, rules
+from regsvc.world.files import room
 
 MAIL_SHARE: Final = 0.8  # of the drain is for requests in flight; what is left, for the mails they cause
 
@@ -130,6 +131,8 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
         shutdown=life.stop.wait,
         observe=Doorman(),
         refuse=how.at_the_door,
+        limits=room(settings),
+        probes=always_answered(),
         grace=settings.drain_seconds.total_seconds() * MAIL_SHARE,
         task_status=Started(),
     )

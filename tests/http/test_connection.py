@@ -156,7 +156,7 @@ async def test_what_a_client_says_during_a_long_poll_is_kept_up_to_a_limit() -> 
         with trio.move_on_after(0.1):
             while True:
                 await caller.say(GET * 500)
-        (connection,) = house.server._door.connections
+        (connection,) = house.server._door.crowd.seated
         assert isinstance(connection, Connection)
         assert PIPELINED_MAX < len(connection.protocol.unread) <= PIPELINED_MAX + READ_MAX
         poll.news.set()

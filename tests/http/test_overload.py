@@ -35,7 +35,8 @@ class House:
         self.door = Doorstep()
         names = {"it": "/it", "livez": "/livez", "readyz": "/readyz", "health": "/v1/health", "metrics": "/metrics"}
         table = [Route(name, "GET", path, Tag.OPERATIONS, name, Success(name)) for name, path in names.items()]
-        views: dict[str, View] = dict.fromkeys(names, self.probe) | {"it": self.it}
+        probe: View = self.probe
+        views = {**dict.fromkeys(names, probe), "it": self.it}
         self.door._app = Front(table, views, WORDING, (), OPEN, Protection(), self.workload)
 
     async def probe(self) -> Response:
