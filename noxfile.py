@@ -16,10 +16,12 @@ FLAKE8_ASYNC = (
 )
 LARGE = (
     "tests/chaos",
+    "tests/e2e/test_hostile_input.py",
     "tests/e2e/test_main_job.py",
     "tests/e2e/test_moving_in.py",
     "tests/e2e/test_schema.py",
     "tests/e2e/test_sessions.py",
+    "tests/e2e/test_siege.py",
     "tests/e2e/test_uniformity.py",
     "tests/http/test_hostile_connections.py",
     "tests/http/test_wire.py",

@@ -9,9 +9,9 @@ import trio
 from quart import Response
 from quart_trio import QuartTrio
 
-from regsvc.http.guard import Connection
+from regsvc.http.guard import LINGER_MAX, READ_MAX, Connection
 from regsvc.http.server import Limits
-from tests.http.tiny import calling, serving, tiny_app, until
+from tests.http.tiny import Caller, calling, serving, tiny_app, until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
@@ -83,6 +83,32 @@ async def test_a_large_body_is_refused_without_reading_on() -> None:
         await caller.say(POST + b"Content-Length: 1000000000\r\n\r\n")
         assert (await caller.answer()).status == 413
         assert await caller.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 1000000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n3b9aca00\r\n"]
+)
+async def test_of_a_body_without_an_end_little_is_read(framing: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    read = Connection._read
+
+    async def watched(self: Connection) -> bytes:
+        data = await read(self)
+        taken.append(len(data))
+        return data
+
+    monkeypatch.setattr(Connection, "_read", watched)
+    async with serving() as house, calling(house.port) as caller:
+        await caller.say(POST + framing)
+        with pytest.raises(trio.BrokenResourceError):
+            await _say_for_ever(caller)
+        assert b" 413 " in await caller.rest()
+    assert sum(taken) <= 16 * 1024 + READ_MAX + LINGER_MAX + READ_MAX
+
+
+async def _say_for_ever(caller: Caller) -> None:
+    while True:
+        await caller.say(b"x" * 65536)
 
 
 async def test_a_client_that_says_too_much_is_not_reset_before_it_can_read_why() -> None:
