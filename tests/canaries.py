@@ -28,6 +28,7 @@ CHUNK: Final = 1 << 20  # octets that are cut at once, so that the pieces stay f
 MAILED: Final = "mailed"  # the kind of what a letter held: a console prints letters
 SENT: Final = frozenset({"password", "current_password", "new_password", "token", "link_token", "refresh_token"})
 ANSWERED: Final = frozenset({"access_token", "refresh_token"})
+RANDOM: Final = re.compile(r"(?=.{20})(?:[\w-]{4})*(?:[\w-]{2,4})?", re.ASCII)
 DIGITS: Final = re.compile(rb"\d{10,}")
 TOKEN: Final = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])", re.ASCII)
 SECRET_NAME: Final = re.compile(r"(SECRET|SECRET_PREVIOUS|TOKEN|PASSWORD)$")
@@ -64,6 +65,8 @@ def forms(text: str) -> set[bytes]:
             whole = octets[: len(octets) - (before + len(octets)) % 3]
             inner = base64.b64encode(b"\0" * before + whole)[cut:]
             found |= {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
+    if RANDOM.fullmatch(text):  # octets that base64url was made of
+        found.add(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex().encode())
     return {form for form in found if len(form) >= SHORTEST}
 
 
@@ -72,7 +75,7 @@ class Canaries:
     """What is known; `KNOWN` is that of this process."""
 
     waiting: list[Canary] = field(default_factory=list)  # their forms are made when somebody searches
-    all: set[Canary] = field(default_factory=set)
+    all: dict[str, Canary] = field(default_factory=dict)  # by text: of what was mailed and then shown, mailed is kept
     grams: dict[bytes, list[tuple[bytes, Canary]]] = field(default_factory=dict, repr=False)
     codes: dict[bytes, Canary] = field(default_factory=dict)
     listening: bool = False
@@ -89,8 +92,8 @@ class Canaries:
         self.codes[code.encode()] = Canary("code", code)
 
     def _note(self, canary: Canary) -> None:
-        if canary not in self.all:
-            self.all.add(canary)
+        if canary.text not in self.all:
+            self.all[canary.text] = canary
             self.waiting.append(canary)
 
     def environment(self, environ: Mapping[str, str]) -> None:

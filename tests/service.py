@@ -135,12 +135,11 @@ class Service:
         self.look()
 
     def look(self) -> None:
-        """Fail if a secret is in what it said, other than in the letters of a console."""
-        canaries.KNOWN.environment(self.environ)
-        if self.log.exists():
-            console = "console" in self.environ.get("REGSVC_MAIL_CHANNEL", "console")
-            canaries.KNOWN.environment({"SECRET": self._generated()})
-            canaries.assert_none(self.log.read_bytes(), str(self.log), but=(canaries.MAILED,) if console else ())
+        """Fail if a secret is in what it or its PostgreSQL said, other than in the letters of a console."""
+        canaries.KNOWN.environment({**self.environ, "GENERATED_SECRET": self._generated()})
+        console = "console" in self.environ.get("REGSVC_MAIL_CHANNEL", "console")
+        for log in (*self.folder.glob("*.log"), *self.folder.glob("data/*.log")):
+            canaries.assert_none(log.read_bytes(), str(log), but=(canaries.MAILED,) if console else ())
 
     def _generated(self) -> str:
         made = self.folder / "data" / "secret"

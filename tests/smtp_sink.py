@@ -56,11 +56,15 @@ class Received:
 
 @dataclass(slots=True)
 class Sink:
-    """The mails so far, in order; `refusals` says what a recipient is answered instead of 250, and may be changed."""
+    """The mails so far, in order; `refusals` says what a recipient is answered instead of 250, and may be changed.
+
+    `echoes`: after the letter, such a recipient's is refused so, with all its words, as some relays do.
+    """
 
     port: int = 0
     mails: list[Received] = field(default_factory=list)
     refusals: dict[str, str] = field(default_factory=dict)
+    echoes: dict[str, str] = field(default_factory=dict)
     connections: int = 0  # open now
     opened: int = 0
     told: Callable[[Received], None] | None = None
@@ -122,8 +126,10 @@ class Sink:
         raw = envelope.content
         assert isinstance(raw, bytes)
         tls = session.ssl is not None
-        self.take(Received(envelope.mail_from or "", tuple(envelope.rcpt_tos), raw, tls, login))
-        return "250 OK"
+        mail = Received(envelope.mail_from or "", tuple(envelope.rcpt_tos), raw, tls, login)
+        self.take(mail)
+        refusal = self.echoes.get(mail.to[0])
+        return "250 OK" if refusal is None else f"{refusal} {' '.join(mail.text.split())}"
 
 
 class _Server(SMTP):

@@ -42,11 +42,14 @@ OUTAGES: Final = (
 
 @contextmanager
 def outages() -> Iterator[None]:
-    """Raise what the database's state is to blame for as Unavailable."""
+    """Raise what the database's state is to blame for as Unavailable; a bug is raised without the rows it is about."""
     try:
         yield
     except OUTAGES as exc:
         raise unavailable(exc) from exc
+    except exceptions.PostgresError as exc:
+        exc.detail = None  # "Failing row contains (…)": bugs are logged with their words
+        raise
 
 
 def unavailable(exc: BaseException) -> Unavailable:

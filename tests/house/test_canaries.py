@@ -46,12 +46,18 @@ def test_a_password_is_found_in_every_form_and_place(form: str, before: int) -> 
     assert found.canary.text == PASSWORD
 
 
+def test_a_token_is_found_by_the_octets_that_it_was_made_of() -> None:
+    known, octets = Canaries(), secrets.token_bytes(32)
+    known.add("refresh_token", base64.urlsafe_b64encode(octets).decode().rstrip("="))
+    assert known.found(b"(7,\\\\x" + octets.hex().encode() + b",f)")
+
+
 @given(st.text(min_size=SHORTEST), st.binary(), st.binary())
 def test_every_text_that_is_noted_is_found(text: str, before: bytes, after: bytes) -> None:
     known = Canaries()
     known.add("password", text)
     found = known.found(before + text.encode("utf-8", "surrogatepass") + after)
-    assert [one.canary for one in found] == list(known.all)
+    assert [one.canary for one in found] == list(known.all.values())
 
 
 def test_what_is_in_no_haystack_is_not_found() -> None:
@@ -61,7 +67,7 @@ def test_what_is_in_no_haystack_is_not_found() -> None:
         known.add_code(f"{secrets.randbelow(10**10):010}")
     haystack = "".join(f'{{"event": "x", "request_id": "{secrets.token_hex(16)}", "n": {n}}}\n' for n in range(5_000))
     assert known.found(haystack.encode()) == []
-    needle = max(known.all, key=lambda one: one.text)
+    needle = known.all[max(known.all)]
     [found] = known.found((haystack * 2 + needle.text + haystack).encode())
     assert found.canary == needle
 
@@ -79,7 +85,7 @@ def heard(request: httpx.Request, answer: dict[str, object] | None = None, **hea
     known = Canaries()
     known.request(request)
     known.response(httpx.Response(200, json=answer or {}, headers=headers, request=request))
-    return {(canary.kind, canary.text) for canary in known.all}
+    return {(canary.kind, canary.text) for canary in known.all.values()}
 
 
 def test_what_is_said_and_heard_in_confidence_is_noted() -> None:

@@ -1,5 +1,6 @@
 """The boundary: what is the database's state becomes Unavailable, what is ours goes through."""
 
+import traceback
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from regsvc.ports import Unavailable
 from regsvc.store import Store, open_store
 from regsvc.store.database import OUTAGES, outages
 from regsvc.store.embedded import Cluster
-from regsvc.trio_asyncpg import Connection, ConnectionLost
+from regsvc.trio_asyncpg import Connection, ConnectionLost, open_connection
 from tests.store.scenes import activate, form, hang_up_on_all, look, new_id, register, registered_with_code, together
 from tests.waiting import until_asked
 
@@ -52,6 +53,17 @@ def test_a_state_of_the_world_is_unavailable(kind: type[Exception]) -> None:
     assert caught.value.what == "database"
     assert caught.value.why == f"{kind.__name__}: in a word"
     assert isinstance(caught.value.__cause__, kind)
+
+
+async def test_a_bug_says_nothing_of_rows(database: str) -> None:
+    address = "@".join(["ada", "example.com"])  # a traceback shows this file's lines too
+    async with open_connection(database) as connection:
+        await connection.execute("CREATE TABLE people (email text CHECK (false))")
+        with pytest.raises(exceptions.CheckViolationError) as caught, outages():
+            await connection.execute("INSERT INTO people VALUES ($1)", address)
+    told = "".join(traceback.format_exception(caught.value))
+    assert "people_check" in told
+    assert address not in told
 
 
 def test_a_state_without_words_has_a_name() -> None:
