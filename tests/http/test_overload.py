@@ -73,6 +73,7 @@ async def test_one_too_many_is_told_so_at_once_and_probes_are_answered(mock_cloc
 
 
 async def test_when_to_come_again_is_what_requests_took_lately(mock_clock: MockClock) -> None:
+    await trio.lowlevel.checkpoint()
     workload = Workload(1, DEADLINE)
     for _ in range(100):
         with _taken(workload):
