@@ -7,6 +7,7 @@ and IDNA (UTS 46) and RFC 5321 are nothing to write again.
 
 import hmac
 import re
+import string
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _LABEL: Final = r"(?!..--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 
 _PLAIN: Final = re.compile(rf"(?=[^@]{{1,64}}@){_ATOM}(?:\.{_ATOM})*@((?:{_LABEL}\.)+{_LABEL}(?<=[A-Za-z]))")
 _SPECIAL: Final = tuple(f".{name}" for name in email_validator.SPECIAL_USE_DOMAIN_NAMES if name != "test")
 _LINK_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 octets in base64url without padding
+WORD_MIN: Final = 4  # characters; shorter ones begin too many good passwords
+_AROUND: Final = string.digits + string.punctuation + string.whitespace
 _CODE_NOISE: Final = str.maketrans(
     "", "", " -\u00a0\u2010\u2011\u2012\u2013"
 )  # what people and mail programs put into codes
@@ -185,7 +188,12 @@ class Locale:
 
 @dataclass(frozen=True, slots=True)
 class PasswordRules:
-    """What a new password must be: length in code points after NFKC, and not one that everybody tries."""
+    """What a new password must be: length in code points after NFKC, and nothing that everybody tries.
+
+    Compared after NFKC and casefolding: with `common`, and with the context, which is the address, its local part, the
+    username and the name of the service. Of a password and of the context's words, digits and signs at the ends do not
+    count ("regsvc-2026!" is the service's name), unless that leaves a word of less than WORD_MIN.
+    """
 
     shortest: int = 8
     longest: int = 128
@@ -195,7 +203,7 @@ class PasswordRules:
     def flaw(self, password: Secret, email: Email | None = None, username: Username | None = None) -> Flaw | None:
         """Return why `password` is refused, or None."""
         text = unicodedata.normalize("NFKC", password.reveal())
-        folded = text.casefold()
+        folded = _folded(text)
         if len(text) < self.shortest:
             return Flaw("too_short", f"A password has at least {self.shortest} characters.")
         if len(text) > self.longest:
@@ -204,17 +212,24 @@ class PasswordRules:
             return Flaw("repeated", "This password is one character over and over.")
         if folded in self.common:
             return Flaw("common", "This password is among those that everybody tries first.")
-        if folded in self._context(email, username):
-            return Flaw("context", "This password is the address, the name, or the name of this service.")
+        words = self._context(email, username)
+        cores = {core for word in words if len(core := word.strip(_AROUND)) >= WORD_MIN}
+        if folded in words or folded.strip(_AROUND) in cores:
+            message = "This password is the address, the name, or the name of this service, or little more."
+            return Flaw("context", message)
         return None
 
-    def _context(self, email: Email | None, username: Username | None) -> frozenset[str]:
-        words = {self.service.casefold()}
+    def _context(self, email: Email | None, username: Username | None) -> set[str]:
+        words = {self.service}
         if email is not None:
-            words |= {email.address.casefold(), email.key, email.key.rpartition("@")[0]}
+            words |= {email.address, email.key, email.key.rpartition("@")[0]}
         if username is not None:
             words.add(username.key)
-        return frozenset(words)
+        return {_folded(word) for word in words}
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def read_code(text: str, digits: int) -> Secret | Flaw:

@@ -234,7 +234,8 @@ WEAK_PASSWORD = Kind(
     422,
     "The password is too weak",
     "The password is too weak.",
-    "It is too short or too long, among those that everybody tries first, or the address or the name itself. "
+    "It is too short or too long, one character over and over, among those that everybody tries first, or the address, "
+    "the name or the service's name, with or without digits and signs around it. "
     "There are no rules about digits or capitals.",
     "Show `errors[0].message` beside the field; longer is better.",
 )

@@ -177,11 +177,22 @@ NAME = Username("Countess-1", "countess-1")
         ("\u00e9" * 7, "too_short"),
         ("e\u0301" * 7, "too_short"),  # seven characters after NFKC, fourteen code points before
         ("x" + "y" * 128, "too_long"),
+        ("\u0301" * 7, "too_short"),
+        ("🔋" * 129 + "!", "too_long"),
+        ("\ufdfa" * 8, "too_long"),  # eight characters that NFKC opens to eighteen each
         ("aaaaaaaa", "repeated"),
+        ("aAaAａａＡＡ", "repeated"),
+        ("        ", "repeated"),
+        ("\u0301" * 8, "repeated"),
         ("Correct Horse", "common"),
+        ("ＣＯＲＲＥＣＴ ｈｏｒｓｅ", "common"),
         ("ada.lovelace@example.ORG", "context"),
         ("ADA.LOVELACE", "context"),
         ("countess-1", "context"),
+        ("Regsvc-2026!", "context"),
+        ("  1regsvc1 ", "context"),
+        ("ada.lovelace1815", "context"),
+        ("Countess!!", "context"),
     ],
 )
 def test_a_weak_password_is_refused_with_the_reason(password: str, code: str) -> None:
@@ -192,11 +203,39 @@ def test_a_weak_password_is_refused_with_the_reason(password: str, code: str) ->
 
 
 @pytest.mark.parametrize(
-    "password", ["correct horse battery", "pässwörter", "x" * 127 + "y", "        !", "🐎🔋📎🐎🔋📎🐎🔋"]
+    "password",
+    [
+        "correct horse battery",
+        "correct horse ",  # a blank is a character as any other
+        "pässwörter",
+        "x" * 127 + "y",
+        "        !",
+        "🐎🔋📎🐎🔋📎🐎🔋",
+        "🔋" * 127 + "!",  # 509 octets
+        "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308",  # marks without a letter
+        "90817263",
+        "regsvc and more",
+        "lovelace1",  # a part of a word is not the word
+    ],
 )
 def test_a_password_needs_no_composition(password: str) -> None:
     assert RULES.flaw(Secret(password), EMAIL, NAME) is None
     assert RULES.flaw(Secret(password)) is None
+
+
+def test_what_is_left_of_a_short_word_is_no_context() -> None:
+    ada = Email("ada@x.org", "ada@x.org")  # type: ignore[arg-type]  # a key written out
+    assert RULES.flaw(Secret("ada81726354"), ada) is None
+    assert RULES.flaw(Secret("12345-90817263"), Email("12345@x.org", "12345@x.org")) is None  # type: ignore[arg-type]
+
+
+def test_an_address_is_folded_as_a_password_is() -> None:
+    typed = Email.parse("Ünïcorns@exämple.de")
+    assert isinstance(typed, Email)
+    for password in ("u\u0308ni\u0308corns", "ÜNÏCORNS@EXÄMPLE.DE", "ünïcorns@xn--exmple-cua.de", "Ünïcorns99"):
+        flaw = RULES.flaw(Secret(password), typed)
+        assert flaw is not None
+        assert flaw.code == "context"
 
 
 def test_the_name_of_the_service_is_no_password() -> None:
