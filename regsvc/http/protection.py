@@ -11,7 +11,8 @@
   from then on. Sub-domains are included, as OWASP ASVS 5.0, 3.4.1 has it: a cookie could be set from any of them.
 
 Not sent: `Server` and anything else with a version; `X-Frame-Options` and `X-XSS-Protection`, which browsers that know
-`frame-ancestors` ignore.
+`frame-ancestors` ignore; `Cross-Origin-Opener-Policy`, which would keep a mailed link from opening where a webmail has
+its letters in a sandbox, for pages that hold nothing of anybody's.
 """
 
 import secrets

@@ -70,5 +70,4 @@ def page(html: str) -> Response:
     """Answer with a page that loads nothing from elsewhere, and that nobody frames."""
     answer = TrioResponse(html, 200, content_type="text/html; charset=utf-8")
     answer.headers["Content-Security-Policy"] = HTML_POLICY
-    answer.headers["Cross-Origin-Opener-Policy"] = "same-origin"  # no window that opened it, or that it opens, sees it
     return answer

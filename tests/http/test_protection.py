@@ -34,7 +34,6 @@ def assert_covered(headers: Mapping[str, str], *, page: bool = False) -> None:
     assert headers["cross-origin-resource-policy"] == "same-origin"
     assert headers["strict-transport-security"] == HSTS
     assert headers["content-security-policy"] == (HTML_POLICY if page else NO_PAGE)
-    assert headers.get("cross-origin-opener-policy") == ("same-origin" if page else None)
     for name in ("server", "x-powered-by", "access-control-allow-origin", "vary"):
         assert name not in headers
 
