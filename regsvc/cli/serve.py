@@ -32,6 +32,7 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
     Exit statuses: 0 told to stop, 75 try again later, 78 misconfigured.
     """
     import os
+    import resource
 
     from regsvc import observe
     from regsvc.settings import load_settings, with_secret
@@ -40,6 +41,8 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
     asked = {"REGSVC_HOST": host, "REGSVC_PORT": port, "REGSVC_WORKERS": workers}
     environ = {**os.environ, **{name: str(value) for name, value in asked.items() if value is not None}}
     told = with_secret(load_settings(environ, Path(".env")))
+    # The memory of a process that crashes is full of secrets; whatever is started from here inherits this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with observe.open_log(level=told.log_level, fmt=told.log_format, instance=socket.gethostname()):
 
         def open_database() -> AbstractContextManager[Database]:

@@ -6,6 +6,7 @@ and administrators are shown, the logs of all processes and every row are search
 
 import os
 import re
+import resource
 import secrets
 import signal
 import tempfile
@@ -93,7 +94,16 @@ def noted(mail: Received) -> None:
 
 
 @pytest.fixture
-def town() -> Iterator[Town]:
+def cores() -> Iterator[None]:
+    """Let what is started from here leave cores, as machines do where people look for bugs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+@pytest.fixture
+def town(cores: None) -> Iterator[Town]:
     told = {
         name: canary().replace(" ", "-") for name in ("SECRET", "ADMIN_TOKEN", "SMTP_PASSWORD", "DATABASE_PASSWORD")
     }
@@ -308,6 +318,7 @@ async def is_killed(town: Town) -> None:
     await trio.to_thread.run_sync(town.service.start)
     pid = town.service.lines("worker_started")[-1]["pid"]
     assert isinstance(pid, int)
+    assert resource.prlimit(pid, resource.RLIMIT_CORE)[0] == 0, "a core holds all that it knew"
     os.kill(pid, signal.SIGABRT)
     await until(lambda: "Fatal Python error: Aborted" in town.service.said())
     async with town.client() as http:
