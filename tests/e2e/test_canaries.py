@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from tests.e2e.provoking import basic
 from tests.postgres import psql, temporary_cluster
 from tests.service import Service
 from tests.smtp_sink import Received, Sink, open_sink
-from tests.waiting import until, until_asked
+from tests.waiting import until
 
 CODE = re.compile(r"(?m)^\d{10}\r?$")
 TOKEN = re.compile(r"#(?:token=)?([\w-]{43})\s*$", re.MULTILINE)
@@ -294,16 +295,12 @@ async def meets_bugs(town: Town, person: Person) -> None:
 
 
 async def meets_a_relay_that_repeats_all_it_hears(town: Town, http: httpx.AsyncClient) -> None:
-    for says in ("554 5.6.0 we do not take this:", "451 4.3.0 later perhaps:"):
+    for says, event in (("554 5.6.0 we do not take this:", "mail_dead"), ("451 4.3.0 later perhaps:", "mail_deferred")):
         person = Person(http, new_email("canary"), canary())
         town.sink.echoes[person.email] = says
         await person.register()
         await town.mailed(person.email, CODE)
-
-        async def told(event: str = "mail_dead" if says < "5" else "mail_deferred") -> bool:
-            return bool(town.service.lines("mail_dead" if event == "mail_dead" else event))
-
-        await until_asked(told)
+        await until(partial(town.service.lines, event))
 
 
 async def is_killed(town: Town) -> None:
