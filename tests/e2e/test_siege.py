@@ -63,9 +63,8 @@ class Worker:
         """Return how many it has open."""
         return sum(_is_socket(one) for one in Path(f"/proc/{self.pid}/fd").iterdir())
 
-    async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def watch(self) -> None:
         """Note how much memory it comes to hold, until cancelled."""
-        task_status.started()
         while True:
             self.rss_most = max(self.rss_most, self.rss())
             await trio.sleep(0.1)
@@ -171,7 +170,7 @@ async def test_a_siege_ends_nothing_and_delays_nobody(service: Service, rounds: 
     sockets, began = worker.sockets(), trio.current_time()
     with probing(service.port) as waits:
         async with trio.open_nursery() as watching:
-            await watching.start(worker.watch, name="watch")
+            watching.start_soon(worker.watch, name="watch")
             async with trio.open_nursery() as nursery:
                 for number in range(slow):
                     nursery.start_soon(siege.drip, "head", b"GET / HTTP/1.1\r\nX: ", name=f"head {number}")

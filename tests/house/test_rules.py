@@ -28,7 +28,7 @@ HOMES = {
     "css_inline": ("adapters/mail",),
     "dotenv": ("settings",),
     "email_validator": ("domain/values.py",),
-    "h11": ("http/guard.py", "http/http11.py"),
+    "h11": ("http/framing.py", "http/guard.py", "http/http11.py"),
     "hypercorn": ("http/server.py", "http/guard.py", "http/http11.py", "http/door.py", "http/connection.py"),
     "idna": ("domain/values.py",),
     "jinja2": ("adapters/mail",),
