@@ -4,6 +4,7 @@ import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -91,13 +92,27 @@ def test_a_link_stands_on_one_line_after_the_code_and_its_token_nowhere_else(
     assert link not in repr(dispatch(link=link))
 
 
-@pytest.mark.parametrize("public_url", ["https://service.test/", "https://b.test/2026/", "http://10.0.0.1:8000"])
-def test_the_link_is_under_the_public_address_and_the_code_is_the_first_number_whatever_that_is(
-    public_url: str,
+@pytest.mark.parametrize(
+    ("public_url", "begins"),
+    [
+        ("https://service.test/", "https://service.test/activate#"),
+        ("http://10.0.0.1:8000", "http://10.0.0.1:08000/activate#"),  # the default in dev, but for the host
+        ("http://10.0.0.1:8000/sign-up", "http://10.0.0.1:08000/sign-up/activate#"),
+        ("http://10.0.0.1:54321", "http://10.0.0.1:54321/activate#"),
+        ("http://10.0.0.1:80", "http://10.0.0.1:80/activate#"),
+        ("https://b.test/2026/", None),  # a year, too: there is no link then, but the code
+    ],
+)
+def test_the_link_is_under_the_public_address_and_the_code_is_the_only_number_of_its_length(
+    public_url: str, begins: str | None
 ) -> None:
     letter = written(Letters(sender="a@b.test", public_url=public_url, service="b"))
-    assert f"\n{public_url.rstrip('/')}/activate#{LINK}\n" in letter.text
+    if begins is not None:
+        assert f"\n{begins}{LINK}\n" in letter.text
+        assert urlsplit(begins).port == urlsplit(public_url).port
+    assert (LINK in letter.text) == (LINK in letter.html) == (begins is not None)
     for where in (letter.text, letter.html, "".join(Visible(letter.html).words)):
+        assert re.findall(r"(?<!\d)\d{4}(?!\d)", where) == ["0471"]
         found = re.search(r"\d{4}", where)
         assert found is not None
         assert found[0] == "0471"

@@ -1,7 +1,7 @@
 """Who may know what: addresses with an account, with a registration, with nothing, and disabled ones answer alike.
 
-Hashes are at their cheapest in the small form, so that a gross difference does not hide in them, and in the large one at
-the cheapest that production takes.
+Hashes are at their cheapest in the small form, so that a gross difference does not hide in them, and in the large one
+at the cheapest that production takes.
 """
 
 import http.client

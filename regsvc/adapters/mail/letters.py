@@ -3,7 +3,7 @@
 Rule 1. A code stands alone on its line in both parts, and is the only run of digits that long in either, HTML source
         included: people, mail programs and test suites find it. What would break that (a name, a link) is left out;
         but for the link that does what the code does, and is there for those whom the code does not help: it comes
-        after the code, its token has no such run, so that only a port or a name in PUBLIC_URL may be one.
+        after the code, its token has no such run, and a port as long as the code gets a zero before it.
         The token of a new password stands alone on its line too, and in the link that most people follow.
 Rule 2. No code is in the subject: relays log subjects and mail servers index them, and no secret goes where others
         write it down. It stands among the first words of the body instead, so a notification shows it all the same.
@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from regsvc.adapters.mail.words import FALLBACK, Words, read_layouts, read_words
 from regsvc.domain.delivery import Letter, Rejected
-from regsvc.domain.values import Email, Flaw
+from regsvc.domain.values import Email, Flaw, Secret
 from regsvc.ports import Dispatch
 
 DIGITS_MIN: Final = 4  # the shortest code there is (40-config); a fixed text with a longer number would break rule 1
@@ -138,7 +138,7 @@ class Letters:
             "code": code,
             "life": words.lives(dispatch.lifetime),
             "beside": words.stands_beside(dispatch.link_lifetime),
-            "follow": f"{self._activate}#{dispatch.link.reveal()}" if dispatch.link is not None else None,
+            "follow": _beside(self._activate, code, dispatch.link),
             "following": words.following,
             "stranger": words.stranger,
             "footer": words.footer,
@@ -211,6 +211,18 @@ def _numbered(text: str, digits: int) -> bool:
 
 def _unless_numbered(text: str, digits: int | None) -> str | None:
     return None if digits is not None and _numbered(text, digits) else text
+
+
+def _beside(url: str, code: str | None, token: Secret | None) -> str | None:
+    """Return the link that stands beside a code; None: there is none, or some number in it is as long as the code.
+
+    A port may begin with zeros (RFC 3986, 3.2.3), and browsers do not mind.
+    """
+    if token is None or code is None:
+        return None
+    exactly = rf"(?<!\d)\d{{{len(code)}}}(?!\d)"
+    way = re.sub(rf"(?<=:){exactly}(?=/)", r"0\g<0>", url)
+    return None if re.search(exactly, way) else f"{way}#{token.reveal()}"
 
 
 def _facts(dispatch: Dispatch, words: Words) -> list[str]:

@@ -36,10 +36,18 @@ function made(tag, name, text) {
   return node;
 }
 
+function own(part) {
+  try {
+    return new URL(part).origin === location.origin;
+  } catch {
+    return false; // words
+  }
+}
+
 // Links of this service can be followed here; those of others stay words.
 function woven(text) {
   return text.split(/(https?:\/\/\S+)/).map((part) => {
-    if (!part.startsWith(`${location.origin}/`)) return part;
+    if (!own(part)) return part;
     const link = made("a", "", part);
     link.href = part;
     link.target = "_blank";
