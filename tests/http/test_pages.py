@@ -90,3 +90,14 @@ async def test_the_page_that_activates_is_the_same_for_all_and_does_nothing_by_b
     assert "location.hash" in script
     assert "location.search" not in script
     assert "innerHTML" not in script
+
+
+@pytest.mark.parametrize("path", ["/reset-password", "/activate"])
+async def test_a_page_masks_passwords_and_lets_programs_fill_them_in(door: Doorstep, path: str) -> None:
+    page = (await door.ask("GET", path)).body.decode()
+    fields = [field for field in re.findall(r"<input[^>]*>", page) if "password" in field]
+    assert fields
+    for field in fields:
+        assert 'type="password"' in field
+        assert re.search(r'autocomplete="(current|new)-password"', field)
+    assert "paste" not in page
