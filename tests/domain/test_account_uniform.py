@@ -72,6 +72,12 @@ def test_beside_an_account_the_right_code_is_a_wrong_one_and_spends_tries() -> N
     assert step.state.claims == (claimed(1, code=live(failures=1)),)
 
 
+def test_beside_an_account_the_right_link_opens_nothing() -> None:
+    state = replace(OWNED, claims=(replace(claimed(1), link=live()),))
+    step = account.follow(state, Activate(proof(1), {UUID(int=1): (RIGHT,)}), NOW, UNIFORM)
+    assert (step.outcome, step.state) == (Refused(Refusal.INVALID_ACTIVATION_CODE), state)
+
+
 def test_under_the_other_policies_an_account_voids_what_is_beside_it() -> None:
     state = replace(OWNED, claims=(claimed(1, code=live()),))
     for rules in (RULES, CLAIMS):
@@ -104,7 +110,7 @@ codes = st.sampled_from([None, 0, 4, 5])
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["register", "resend", "activate", "stand"]), moments), max_size=30),
+    st.lists(st.tuples(st.sampled_from(["register", "resend", "activate", "follow", "stand"]), moments), max_size=30),
     st.lists(codes, max_size=30),
 )
 def test_whatever_is_done_comes_to_the_same_beside_an_account(
@@ -127,7 +133,8 @@ def test_whatever_is_done_comes_to_the_same_beside_an_account(
 
 
 def _minted(state: Address, failures: int, now: datetime) -> Address:
-    claims = [replace(c, code=Code(b"nobody knows", now + MINUTE, failures)) for c in state.claims]
+    code = Code(b"nobody knows", now + MINUTE, failures)
+    claims = [replace(claim, code=code, link=replace(code, expires_at=now + account.HOUR)) for claim in state.claims]
     return replace(state, claims=tuple(claims))
 
 
@@ -139,9 +146,10 @@ def _done(event: str, number: int, state: Address, now: datetime) -> tuple[objec
         case "resend":
             again = account.resend(state, Resend(proof(number, 1)), now, UNIFORM)
             return (again.outcome, again.effects), again.state
-        case "activate":
+        case "activate" | "follow":
+            show = account.activate if event == "activate" else account.follow
             shown = Activate(proof(number, 1), {UUID(int=n): (b"a guess",) for n in (number, 1)})
-            tried = account.activate(state, shown, now, UNIFORM)
+            tried = show(state, shown, now, UNIFORM)
             return (tried.outcome, tried.effects), tried.state
         case _:
             return account.claims_proved(state, proof(number), now, UNIFORM), state
