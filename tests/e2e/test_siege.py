@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ GROWTH_MAX = 100 * 1024 * 1024  # bytes
 UNREAD_MAX = 16 * 1024 * 1024  # bytes that the kernels take of a body which nobody reads
 ENDLESS = 64 * 1024 * 1024  # bytes of such a body
 FEW = 20  # connections: 16 attackers, a probe, some on their way
+APART = 0.01  # seconds between two of them: a thousand within ten seconds
 DRIP = 1.0  # seconds between two bytes
 ASSET = b"GET /assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
 REGISTER = b"POST /v1/users/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -106,7 +107,21 @@ class Siege:
             await sock.send(ASSET)
             await self.over.wait()
 
-    async def wait_cut(self, worker: Worker, few: int) -> None:
+    async def send_slow(self, slow: int, oversize: int, worker: Worker, few: int) -> None:
+        """Send them all, some after others, and wait until they are cut."""
+        body = REGISTER + b"Content-Length: 9999\r\n\r\n"
+        async with trio.open_nursery() as nursery:
+            for number in range(slow):
+                nursery.start_soon(self.drip, "head", b"GET / HTTP/1.1\r\nX: ", name=f"head {number}")
+                nursery.start_soon(self.drip, "body", body, name=f"body {number}")
+                nursery.start_soon(self.take_nothing, name=f"reader {number}")
+                if number < oversize:
+                    nursery.start_soon(self.never_end, OVERSIZE[number % len(OVERSIZE)], name=f"oversize {number}")
+                await trio.sleep(APART)
+            await until(lambda: worker.sockets() > few)
+            await self._wait_cut(worker, few)
+
+    async def _wait_cut(self, worker: Worker, few: int) -> None:
         """Wait until those who take nothing are cut, which nobody but the worker can see."""
         began = trio.current_time()
         await until(lambda: worker.sockets() <= few, STALLED + 2 * GRACE)
@@ -172,15 +187,7 @@ async def test_a_siege_ends_nothing_and_delays_nobody(service: Service, rounds: 
         async with trio.open_nursery() as watching:
             watching.start_soon(worker.watch, name="watch")
             async with trio.open_nursery() as nursery:
-                for number in range(slow):
-                    nursery.start_soon(siege.drip, "head", b"GET / HTTP/1.1\r\nX: ", name=f"head {number}")
-                    opening = REGISTER + b"Content-Length: 9999\r\n\r\n"
-                    nursery.start_soon(siege.drip, "body", opening, name=f"body {number}")
-                    nursery.start_soon(siege.take_nothing, name=f"reader {number}")
-                for opening in islice(chain.from_iterable([OVERSIZE] * oversize), oversize):
-                    nursery.start_soon(siege.never_end, opening, name="oversize")
-                await until(lambda: worker.sockets() >= sockets + 2 * slow)
-                nursery.start_soon(siege.wait_cut, worker, sockets + FEW, name="wait for all to be cut")
+                nursery.start_soon(siege.send_slow, slow, oversize, worker, sockets + FEW, name="the slow ones")
                 bad = await storm(service.port, attacks(rounds or 600))
             watching.cancel_scope.cancel(reason="the siege is over")
     took = trio.current_time() - began
