@@ -29,6 +29,7 @@ from regsvc.flows.staff import Staff
 from regsvc.http.app import Flows, Knobs, make_app
 from regsvc.http.receipt import Receipts
 from regsvc.ports import BoxedMail, Unavailable
+from tests import canaries
 from tests.flows.fakes import PATIENCE, Dice, Hashing, Members, Telegraph, Tokens
 from tests.flows.quota_fakes import FREE, Buckets, limited
 from tests.flows.receipt_fakes import Counter
@@ -179,6 +180,8 @@ class Doorstep:
             pairs.append(("Authorization", basic(who)))
         if bearer is not None:
             pairs.append(("Authorization", f"Bearer {bearer}"))
+            canaries.KNOWN.token("bearer", bearer)
+        canaries.KNOWN.body(data or b"")
         with trio.fail_after(10):
             client = self.app.test_client()
             response = await client.open(
