@@ -27,7 +27,7 @@ GRACE = 3.0  # seconds; a busy machine is no failure
 GROWTH_MAX = 100 * 1024 * 1024  # bytes
 UNREAD_MAX = 16 * 1024 * 1024  # bytes that the kernels take of a body which nobody reads
 ENDLESS = 64 * 1024 * 1024  # bytes of such a body
-FEW = 20  # connections: 16 attackers, a probe, some on their way
+FEW = 20  # connections: a probe, those of a pool, some that are on their way; and more of them in a storm
 APART = 0.01  # seconds between two of them: a thousand within ten seconds
 DRIP = 1.0  # seconds between two bytes
 ASSET = b"GET /assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -187,8 +187,11 @@ async def test_a_siege_ends_nothing_and_delays_nobody(service: Service, rounds: 
         async with trio.open_nursery() as watching:
             watching.start_soon(worker.watch, name="watch")
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(siege.send_slow, slow, oversize, worker, sockets + FEW, name="the slow ones")
+                nursery.start_soon(
+                    siege.send_slow, slow, oversize, worker, sockets + FEW + slow // 10, name="the slow ones"
+                )
                 bad = await storm(service.port, attacks(rounds or 600))
+            await until(lambda: worker.sockets() <= sockets + FEW)
             watching.cancel_scope.cancel(reason="the siege is over")
     took = trio.current_time() - began
     report(siege, worker, waits, took, rounds or 600)
