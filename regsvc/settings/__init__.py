@@ -10,7 +10,7 @@ given a mapping instead of the process's environment (workers get theirs through
 imports asyncio, 0.1 s of each process's start. What is left of it is the loop in `_given`.
 """
 
-from regsvc.settings.fields import Role, Settings, cores
+from regsvc.settings.fields import Settings
 from regsvc.settings.reading import (
     Origin,
     SettingsError,
@@ -19,6 +19,7 @@ from regsvc.settings.reading import (
     secret_file,
     with_secret,
 )
+from regsvc.settings.values import Role, cores
 
 __all__ = [
     "Origin",

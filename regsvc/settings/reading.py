@@ -4,14 +4,15 @@ import difflib
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import ValidationError
 
 from regsvc.domain.values import Secret
-from regsvc.settings.fields import SECRET_MIN, Settings
+from regsvc.settings.fields import Settings
+from regsvc.settings.values import SECRET_MIN
 from regsvc.settings.words import PREFIX, also, takes, variable
 
 TESTS: Final = "REGSVC_TEST_"  # what the test suite itself is told by
@@ -24,22 +25,28 @@ class SettingsError(Exception):
     """The service is told something it cannot do; the message is one line for the operator."""
 
 
-def load_settings(environ: Mapping[str, str], dotenv: Path | None = None) -> Settings:
+def load_settings(environ: Mapping[str, str], dotenv: Path | None = None, *, without: Collection[str] = ()) -> Settings:
     """Read the settings from `environ`, then from the file `dotenv` if it is there, then the defaults.
 
-    Raises SettingsError.
+    The fields in `without` have their defaults, whatever is told. Raises SettingsError.
     """
-    return read_settings(environ, dotenv)[0]
+    return read_settings(environ, dotenv, without=without)[0]
 
 
-def read_settings(environ: Mapping[str, str], dotenv: Path | None = None) -> tuple[Settings, dict[str, Origin]]:
+def read_settings(
+    environ: Mapping[str, str], dotenv: Path | None = None, *, without: Collection[str] = ()
+) -> tuple[Settings, dict[str, Origin]]:
     """Do as `load_settings`, and say where each field's value came from. A variable that is empty is not given."""
     sources: list[tuple[Origin, Mapping[str, str]]] = [("environment", environ), (".env", _file(dotenv))]
     known = {name for field in Settings.model_fields for name in _names(field)}
     if wrong := [_mistyped(name, source, known) for source, told in sources for name in sorted(told)
                  if name.startswith(PREFIX) and name not in known and not name.startswith(TESTS)]:  # fmt: skip
         raise SettingsError("; ".join(wrong))
-    given = {field: found for field in Settings.model_fields if (found := _given(field, sources)) is not None}
+    given = {
+        field: found
+        for field in Settings.model_fields
+        if field not in without and (found := _given(field, sources)) is not None
+    }
     try:
         settings = Settings.model_validate({field: text for field, (_, _, text) in given.items()})
     except ValidationError as error:
