@@ -21,11 +21,12 @@ _flags: ContextVar[str] = ContextVar("regsvc_trace_flags", default="01")
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A place in a trace: `span_id` is this one's own, `flags` say whether it is sampled."""
+    """A place in a trace: `span_id` is this one's own, `flags` say whether it is sampled; it follows from a parent."""
 
     trace_id: str
     span_id: str
     flags: str = "01"
+    parent_id: str | None = None
 
     @classmethod
     def new(cls) -> "Trace":
@@ -45,7 +46,7 @@ class Trace:
 
     def child(self) -> "Trace":
         """Return a new span of the same trace."""
-        return Trace(self.trace_id, secrets.token_hex(8), self.flags)
+        return Trace(self.trace_id, secrets.token_hex(8), self.flags, self.span_id)
 
     def __str__(self) -> str:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"

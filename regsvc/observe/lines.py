@@ -17,7 +17,8 @@ import orjson
 import structlog
 
 from regsvc.domain.values import Secret
-from regsvc.observe.events import COMMON, FORBIDDEN
+from regsvc.observe.events import FORBIDDEN
+from regsvc.observe.fields import COMMON, OWN
 
 Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 
@@ -79,13 +80,19 @@ def told(error: BaseException) -> dict[str, Value]:
     return {"error": type(error).__name__, "reason": _short(str(error), 300), "traceback": frames}
 
 
+_FORMED: Final = frozenset(("format", "pattern", "enum", "const"))  # a text with one of these is not cut lightly
+_FREE: Final = frozenset(name for name, field in (COMMON | OWN).items() if _FORMED.isdisjoint(field))
+
+
 def json_line(fields: Mapping[str, Value]) -> bytes:
-    """Return `fields` as one line of JSON."""
+    """Return `fields` as one line of JSON; what is too long is cut where that leaves each field what it is."""
     line = _dumps(dict(fields))
     for most in (1000, 300, 100, 30, 10):
         if len(line) <= LINE_MAX:
-            break
-        line = _dumps({name: _cut(value, most) for name, value in fields.items()})
+            return line
+        line = _dumps({name: _cut(value, most) if name in _FREE else value for name, value in fields.items()})
+    if len(line) > LINE_MAX:  # somebody put a novel where an id belongs
+        line = _dumps({name: _cut(value, 10) for name, value in fields.items()})
     return line
 
 
@@ -125,8 +132,10 @@ def _cut(value: Value, most: int) -> Value:
     match value:
         case str() if len(value) > most:
             return "…" + value[1 - most :]  # the end, where a traceback has the error itself
-        case list() | dict():
-            return "…"
+        case list():  # fewer of them, and such as have a form stay what they are: they are short
+            return [_cut(item, max(most, 64)) for item in value[: max(1, most // 30)]]
+        case dict():
+            return {"…": "…"}
         case _:
             return value
 
@@ -146,10 +155,10 @@ class Pretty:
         """Return `fields` as a line, and the traceback, if there is one, as lines below it."""
         # The event's own fields first; who and which request come after them.
         names = sorted((name for name in fields if name not in _ALWAYS_THE_SAME), key=COMMON.__contains__)
-        shown: dict[str, object] = {name: _visible(fields[name]) for name in names}
+        shown: dict[str, object] = {name: visible(fields[name]) for name in names}
         shown["ts"] = str(fields["ts"])[11:23]
         if isinstance(frames := fields.get("traceback"), str):
-            shown["exception"] = "\n".join("    " + _visible(line) for line in frames.splitlines())
+            shown["exception"] = "\n".join("    " + visible(line) for line in frames.splitlines())
             del shown["traceback"]
         return str(self._console(None, "", shown)).encode() + b"\n"
 
@@ -157,7 +166,8 @@ class Pretty:
 _ALWAYS_THE_SAME: Final = frozenset(("service", "version", "instance", "span_id"))
 
 
-def _visible(value: Value) -> str:
+def visible(value: Value) -> str:
+    """Return a value for a terminal, without what that would obey."""
     text = value if isinstance(value, str) else repr(value)
     return _NOT_PLAIN_ASCII.sub(lambda c: c[0] if c[0].isprintable() else c[0].encode("unicode_escape").decode(), text)
 

@@ -8,7 +8,6 @@ one piece of process state that is ambient, since a line must be possible anywhe
 
 import io
 import os
-import select
 import sys
 import threading
 import time
@@ -16,16 +15,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import structlog
 import trio
 
 from regsvc import __version__
+from regsvc.observe.catalogue import Gauge, Layout, Timing
 from regsvc.observe.context import context
 from regsvc.observe.events import FIELDS, LEVELS, Event, Level
 from regsvc.observe.library import library_messages
 from regsvc.observe.lines import LINE_MAX, Clock, Pretty, Unfit, Value, json_line, plain, told, wants_colour
+from regsvc.observe.metrics import Meter
+from regsvc.observe.out import Out, Stream
+from regsvc.observe.shared import Slab
 
 Format = Literal["json", "pretty"]
 Fields = MutableMapping[str, Any]
@@ -33,22 +36,6 @@ Fields = MutableMapping[str, Any]
 ROOM: Final = 10_000  # lines that wait for the writer; about 4 MB
 LINGER: Final = 0.01  # seconds; lines of that long are written together: a thread costs 0.1 ms a time
 FAREWELL: Final = 1.0  # seconds; how long the end waits for a stream that takes nothing
-
-
-class Stream(Protocol):
-    """An unbuffered binary stream: `io.FileIO(1, "wb", closefd=False)`, `io.BytesIO()`."""
-
-    def write(self, data: bytes, /) -> int | None:
-        """Write what fits; return how many bytes did, None when none do now."""
-        ...
-
-    def isatty(self) -> bool:
-        """Tell whether a person is looking."""
-        ...
-
-    def fileno(self) -> int:
-        """Return the descriptor; asked for only after `write` returned None."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +64,26 @@ class Log:
         instance: str = "",
         worker: int | None = None,
         room: int = ROOM,
+        slab: Slab | None = None,
     ) -> None:
-        self._stream = stream
+        pretty = Pretty(colours=wants_colour() and stream.isatty()) if fmt == "pretty" else None
+        self._out = Out(stream, pretty, slab)
         self._strict = strict
         self._room = room
+        self._slab = slab
+        self._worker = worker
+        self.meter: Meter | None = None
         self._clock = Clock()
         names: dict[str, Value] = {"service": "regsvc", "version": __version__, "instance": instance, "worker": worker}
         self._common = {name: value for name, value in names.items() if value not in ("", None)}
-        self._render: Callable[[Mapping[str, Value]], bytes] = (
-            Pretty(colours=wants_colour() and stream.isatty()) if fmt == "pretty" else json_line
-        )
         self._logger: Any = structlog.wrap_logger(
             _Hand(self._put),
             processors=[self._permit, self._compose, self._encode],
             wrapper_class=structlog.make_filtering_bound_logger(level),
         ).bind()
         self._lines: deque[bytes] = deque()
-        self._writing = threading.Lock()  # lines written directly come from several threads
+        self._writing = threading.RLock()  # lines written directly come from several threads
+        self._in_hand = False  # whether whoever has that lock writes
         self._home: _Home | None = None  # the writer, while it runs
         self._written = self._dropped = self._fields = 0
         self._stuck = False  # a thread of ours was left behind in a write
@@ -101,8 +91,14 @@ class Log:
         self._away: float | None = None  # since when the database is (time.monotonic)
 
     def emit(self, event: Event, level: Level, fields: Mapping[str, object]) -> None:
-        """Make a line of it and leave it to the writer; without a writer, write it."""
+        """Count it, make a line of it and leave it to the writer; without a writer, write it."""
+        if self.meter is not None:
+            self.meter.count(event, fields)
         getattr(self._logger, level)(event, **fields)
+
+    def start_counting(self, layout: Layout) -> None:
+        """Count from now on, in the slab, where there is one."""
+        self.meter = Meter(layout, self._slab, worker=self._worker)
 
     def statistics(self) -> LogStatistics:
         """Count."""
@@ -151,7 +147,7 @@ class Log:
         return line
 
     def _encode(self, _logger: object, _level: str, line: Fields) -> bytes:
-        return self._render(line)
+        return json_line(line)
 
     # From here on, bytes.
 
@@ -169,13 +165,22 @@ class Log:
     def _write_out(self) -> None:
         """Write all that waits; called without a writer, or by the writer on a thread."""
         with self._writing:
-            while self._lines:
-                chunk, lines = self._chunk()
-                try:
-                    self._write(chunk)
-                    self._written += lines
-                except OSError:  # disk full, reader gone: the service goes on without a log, and counts
-                    self._dropped += lines
+            if self._in_hand:  # garbage is collected anywhere, also below, and may have something to say
+                return
+            self._in_hand = True
+            try:
+                while self._lines:
+                    self._write_some()
+            finally:
+                self._in_hand = False
+
+    def _write_some(self) -> None:
+        chunk, lines = self._chunk()
+        try:
+            self._out.write(chunk, lines)
+            self._written += lines
+        except OSError:  # disk full, reader gone: the service goes on without a log, and counts
+            self._dropped += lines
 
     def _chunk(self) -> tuple[bytes, int]:
         """Take whole lines that one write carries in one piece, also where workers share a pipe."""
@@ -185,14 +190,6 @@ class Log:
             parts.append(self._lines.popleft())
             size += len(parts[-1])
         return b"".join(parts), len(parts)
-
-    def _write(self, data: bytes) -> None:
-        while data:
-            written = self._stream.write(data)
-            if written is None:  # somebody else made the pipe non-blocking
-                select.select([], [self._stream], [])
-            else:
-                data = data[written:]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry lines to the stream until cancelled; then what waits is written, and later lines are written directly.
@@ -235,7 +232,7 @@ class Log:
             lines, fields = now[0] - self._told[0], now[1] - self._told[1]
             self._told = now
             line = self._compose(None, "warning", {"event": "log_lines_dropped", "lines": lines, "fields": fields})
-            self._lines.append(self._render(line))  # past the bound: this one line must not be lost as well
+            self._lines.append(json_line(line))  # past the bound: this one line must not be lost as well
 
 
 class _Home:
@@ -321,6 +318,30 @@ def statistics() -> LogStatistics:
     return _log().statistics()
 
 
+def start_counting(layout: Layout) -> None:
+    """Count what is emitted from now on; until somebody says so, nothing is."""
+    _log().start_counting(layout)
+
+
+def gauge(name: Gauge, value: float) -> None:
+    """Say how something stands now in this process."""
+    if (meter := _log().meter) is not None:
+        meter.gauge(name, value)
+
+
+def timing(name: Timing, seconds: float) -> None:
+    """Note how long something took."""
+    if (meter := _log().meter) is not None:
+        meter.timing(name, seconds)
+
+
+def count_drops() -> None:
+    """Count the lines that the log has dropped since it was asked last."""
+    log = _log()
+    if log.meter is not None:
+        log.meter.level("log_lines_dropped", log.statistics().dropped)
+
+
 @contextmanager
 def open_log(
     stream: Stream | None = None,
@@ -331,10 +352,12 @@ def open_log(
     instance: str = "",
     worker: int | None = None,
     room: int = ROOM,
+    slab: Slab | None = None,
 ) -> Iterator[Log]:
     """Send all lines of this process to `stream` (unbuffered; default: stdout) until the block ends.
 
-    The stdlib's logging and warnings come along as `library_message`. `fmt`: pretty on a terminal, else JSON.
+    The stdlib's logging and warnings come along as `library_message`. `fmt`: pretty on a terminal, else JSON. `slab`:
+    this process's part of what the processes of the service share.
     """
     global _current  # noqa: PLW0603 - see the top of the file: the one piece of ambient state
     if stream is None:
@@ -344,7 +367,7 @@ def open_log(
         fmt = "pretty" if stream.isatty() else "json"
     if strict is None:
         strict = _in_tests()
-    log = Log(stream, level=level, fmt=fmt, strict=strict, instance=instance, worker=worker, room=room)
+    log = Log(stream, level=level, fmt=fmt, strict=strict, instance=instance, worker=worker, room=room, slab=slab)
     before, _current = _current, log
     try:
         with library_messages(log.emit, level):

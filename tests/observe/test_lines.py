@@ -21,10 +21,20 @@ data = st.recursive(scalars, lambda deeper: st.lists(deeper) | st.dictionaries(a
 FORGED = '201"}\r\n{"event":"forged"}\x1b[2J\x7f\x85\u2028\u2029\u202e\ud800'
 
 
+REQUEST = {"method": "GET", "route": "/", "status": 200, "duration_ms": 1.5}
+
+
 def said(*, strict: bool = True, **fields: object) -> bytes:
     lines = Lines()
     with open_log(lines, strict=strict):
-        emit("http_request", **fields)
+        emit("http_request", **(REQUEST | fields))
+    return lines.getvalue()
+
+
+def told(message: str) -> bytes:
+    lines = Lines()
+    with open_log(lines):
+        emit("library_message", logger="x", message=message)
     return lines.getvalue()
 
 
@@ -51,11 +61,11 @@ def test_whatever_is_said_is_one_printable_line(value: object, route: str) -> No
 
 @given(st.text(max_size=300))
 def test_text_comes_through_unchanged(text: str) -> None:
-    assert parsed(said(route=text))["route"] == text
+    assert parsed(told(text))["message"] == text
 
 
 def test_numbers_that_json_does_not_have() -> None:
-    line = parsed(said(status=2**70, duration_ms=float("nan"), bytes_in=-(2**63), bytes_out=2**64 - 1))
+    line = parsed(said(strict=False, status=2**70, duration_ms=float("nan"), bytes_in=-(2**63), bytes_out=2**64 - 1))
     assert line["status"] == hex(2**70)
     assert line["duration_ms"] is None
     assert (line["bytes_in"], line["bytes_out"]) == (-(2**63), 2**64 - 1)
@@ -64,7 +74,7 @@ def test_numbers_that_json_does_not_have() -> None:
 def test_the_form_of_a_line() -> None:
     lines = Lines()
     with open_log(lines, instance="box", worker=0):
-        emit("http_request", method="GET", status=200, duration_ms=1.5, refusal=None)
+        emit("http_request", **REQUEST, refusal=None)
     [line] = lines.all
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line.pop("ts"))
     assert line.pop("version")
@@ -74,9 +84,7 @@ def test_the_form_of_a_line() -> None:
         "service": "regsvc",
         "instance": "box",
         "worker": 0,
-        "method": "GET",
-        "status": 200,
-        "duration_ms": 1.5,
+        **REQUEST,
     }
 
 
@@ -90,12 +98,19 @@ def test_time_stamps(ns: int) -> None:
         assert text.endswith("Z")
 
 
+def test_a_novel_where_an_id_belongs_is_cut_as_well() -> None:
+    """Also where the service is not strict, a line has its end in time."""
+    line = said(strict=False, route="\U000e0001" * 2000, method="\x1b" * 2000, refusal="\x7f" * 2000)
+    assert len(line) <= LINE_MAX
+    assert parsed(line)["route"].startswith("…")
+
+
 # ------------------------------------------------------------------------------------------------- secrets
 
 
 def test_a_secret_is_never_written() -> None:
     hidden = Secret("hunter2 hunter2")
-    line = said(client=hidden, route=[hidden, {"inner": hidden}], method=f"{hidden}")
+    line = said(strict=False, client=hidden, route=[hidden, {"inner": hidden}], method=f"{hidden}")
     assert b"hunter2" not in line
     assert parsed(line)["client"] == "…"
     assert parsed(line)["route"] == ["…", {"inner": "…"}]
@@ -150,7 +165,7 @@ class Terminal(Lines):
 def shown(monkeypatch: pytest.MonkeyPatch, no_color: str) -> list[str]:
     monkeypatch.setenv("NO_COLOR", no_color)
     terminal = Terminal()
-    with open_log(terminal, instance="box"):
+    with open_log(terminal, instance="box", strict=False):
         emit("http_request", method="GET", route=FORGED, status=200)
         emit("database_unavailable", reason="away")
         try:
@@ -179,3 +194,19 @@ def test_without_a_terminal_no_colour_is_written() -> None:
         emit("database_unavailable", reason="away")
     assert b"\x1b" not in lines.getvalue()
     assert b"reason=away" in lines.getvalue()
+
+
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@given(anything | st.just(FORGED), anything)
+def test_of_a_value_nothing_reaches_a_terminal_that_it_would_obey(message: str, logger: str) -> None:
+    """The renderer's own colours are all there is: without them it is what is shown where there are none."""
+    shown = []
+    for terminal in (Terminal(), Lines()):
+        with open_log(terminal, fmt="pretty"):
+            emit("library_message", logger=logger, message=message, traceback=message)
+        shown.append(terminal.getvalue().decode())
+    coloured, plain = (SGR.sub("", one).split("\n") for one in shown)
+    assert [line[12:].split() for line in coloured] == [line[12:].split() for line in plain]
+    assert all(line.isprintable() for line in plain)

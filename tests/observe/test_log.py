@@ -45,17 +45,17 @@ def test_an_unknown_field_raises_where_it_is_strict_and_is_left_out_elsewhere() 
     with open_log(lines), pytest.raises(Unfit, match="mail_sent has no field colour"):
         emit("mail_sent", colour="red")  # under pytest a log is strict by itself
     with open_log(lines, strict=False) as lax:
-        emit("mail_sent", colour="red", attempts=1)
-    assert [line["attempts"] for line in lines.all] == [1]
+        emit("outbox_reclaimed", colour="red", mails=1)
+    assert [line["mails"] for line in lines.all] == [1]
     assert lax.statistics().fields == 1
 
 
 def test_levels_below_the_threshold_are_not_written() -> None:
     lines = Lines()
     with open_log(lines, level="warning"):
-        emit("mail_sent", attempts=1)
-        emit("mail_dead", attempts=2)
-    assert lines.events == ["mail_dead"]
+        emit("database_recovered", away_s=1)
+        emit("database_unavailable", reason="away")
+    assert lines.events == ["database_unavailable"]
 
 
 def test_the_database_is_lost_once_and_found_once() -> None:
@@ -274,7 +274,7 @@ async def test_each_write_carries_whole_lines_that_fit_into_a_pipe_at_once() -> 
         async with trio.open_nursery() as nursery:
             await nursery.start(run_log_writer)
             for n in range(300):
-                emit("mail_dead", reason="x" * (n * 3))
+                emit("listener_lost", reason="x" * (n * 3))
             nursery.cancel_scope.cancel(reason="the end")
     assert all(piece.endswith(b"\n") and len(piece) <= LINE_MAX for piece in lines.pieces)
     assert len(lines.all) == 300
