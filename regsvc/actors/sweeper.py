@@ -1,4 +1,9 @@
-"""Tidies: expired rows go, in small batches; nothing is ever correct because it ran."""
+"""Tidies: expired rows go, in small batches, and the audit trail's months come and go.
+
+Rule 1. Nothing is ever correct because it ran.
+Rule 2. One of all sweepers sweeps; the others look every so often whether it still does.
+Rule 3. It works a quarter of the time at most: however many rows are due, whoever registers meanwhile hardly notices.
+"""
 
 from datetime import timedelta
 from typing import Final
@@ -6,10 +11,14 @@ from typing import Final
 import trio
 
 from regsvc import observe
-from regsvc.ports import Housekeeping, Swept, Unavailable
+from regsvc.ports import EVERYTHING, Housekeeping, Swept, Unavailable
 
 EVERY: Final = timedelta(seconds=60)
 BATCH: Final = 1000  # rows of each kind in one statement: tens of milliseconds, and few locks
+EARLY: Final = 0.9  # of `EVERY` has to be over for a sweep to begin: nobody wakes to the millisecond
+REST: Final = 3.0  # times as long as a batch took
+REST_MAX: Final = 10.0  # seconds; who rested longer would lose its turn
+AT_ONCE: Final = timedelta(0)
 
 
 async def run(
@@ -26,7 +35,10 @@ async def run(
     task_status.started()
     while True:
         try:
-            await _sweep(housekeeping, batch)
+            if await housekeeping.turn(every * EARLY):
+                await _partition(housekeeping)
+                await _sweep(housekeeping, batch)
+            await _look(housekeeping)
         except Unavailable as away:
             observe.database_away(str(away))
         else:
@@ -34,36 +46,45 @@ async def run(
         await trio.sleep(every.total_seconds())
 
 
+async def _partition(housekeeping: Housekeeping) -> None:
+    done = await housekeeping.partition()
+    if done.made or done.dropped:
+        observe.emit("audit_partitions", made=done.made, moved=done.moved, dropped=done.dropped)
+
+
+async def _look(housekeeping: Housekeeping) -> timedelta:
+    """Measure how late the sweeping is; everybody does so, whoever's turn it is, so that nobody shows an old figure."""
+    lag = await housekeeping.lag()
+    observe.gauge("sweeper_lag_seconds", lag.total_seconds())
+    return lag
+
+
 async def _sweep(housekeeping: Housekeeping, batch: int) -> None:
-    began = trio.current_time()
-    done = Swept(registrations=0, codes=0, addresses=0, mails=0, sessions=0, limits=0, answers=0, more=True)
+    began, done, lag = trio.current_time(), Swept(more=EVERYTHING), timedelta(0)
     try:
         while done.more:
-            done = _sum(done, await housekeeping.sweep(batch))
-            await trio.lowlevel.checkpoint()  # whatever the port does, a long sweep can be cancelled
+            lag = max(lag, await _look(housekeeping))
+            asked_at = trio.current_time()
+            done += await housekeeping.sweep(batch, done.more)
+            if done.more:
+                await housekeeping.turn(AT_ONCE)  # whoever sees a long sweep under way does not begin another
+                await trio.sleep(min((trio.current_time() - asked_at) * REST, REST_MAX))
     finally:
         if done.total:  # also of a sweep that was broken off: those rows are gone
-            observe.emit(
-                "sweep_done",
-                registrations=done.registrations,
-                codes=done.codes,
-                addresses=done.addresses,
-                mails=done.mails,
-                sessions=done.sessions,
-                limits=done.limits,
-                answers=done.answers,
-                took_ms=round((trio.current_time() - began) * 1000),
-            )
+            _tell(done, lag, took=trio.current_time() - began)
 
 
-def _sum(before: Swept, now: Swept) -> Swept:
-    return Swept(
-        registrations=before.registrations + now.registrations,
-        codes=before.codes + now.codes,
-        addresses=before.addresses + now.addresses,
-        mails=before.mails + now.mails,
-        sessions=before.sessions + now.sessions,
-        limits=before.limits + now.limits,
-        answers=before.answers + now.answers,
-        more=now.more,
+def _tell(done: Swept, lag: timedelta, *, took: float) -> None:
+    observe.emit(
+        "sweep_done",
+        registrations=done.registrations,
+        codes=done.codes,
+        addresses=done.addresses,
+        mails=done.mails,
+        sessions=done.sessions,
+        limits=done.limits,
+        answers=done.answers,
+        events=done.events,
+        lag_s=round(lag.total_seconds(), 3),
+        took_ms=round(took * 1000),
     )

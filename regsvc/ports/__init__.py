@@ -18,7 +18,18 @@ from regsvc.ports.delivery import (
     OutboxCounts,
     Transport,
 )
-from regsvc.ports.operations import Housekeeping, Notice, NoticeKind, Notices, Probe, Swept
+from regsvc.ports.operations import (
+    EVERYTHING,
+    Census,
+    Heap,
+    Housekeeping,
+    Notice,
+    NoticeKind,
+    Notices,
+    Partitioned,
+    Probe,
+    Swept,
+)
 from regsvc.ports.outage import Unavailable
 from regsvc.ports.quota import Quotas
 from regsvc.ports.receipt import Different, Finished, Receipts, Running, Seals, Slot, Ticket, Tickets
@@ -28,10 +39,12 @@ from regsvc.ports.transfer import HashForms, Roll, Snapshot, Transfer
 from regsvc.ports.unit import Begin, Outgoing, Unit
 
 __all__ = [
+    "EVERYTHING",
     "Access",
     "Accounts",
     "Begin",
     "BoxedMail",
+    "Census",
     "Crypto",
     "Different",
     "Directory",
@@ -39,6 +52,7 @@ __all__ = [
     "Enrolment",
     "Finished",
     "HashForms",
+    "Heap",
     "Housekeeping",
     "Imprint",
     "KeyShelf",
@@ -57,6 +71,7 @@ __all__ = [
     "Occurrence",
     "OutboxCounts",
     "Outgoing",
+    "Partitioned",
     "Passwords",
     "People",
     "Probe",

@@ -34,24 +34,28 @@ class Outgoing:
         events = [effect for effect in effects if isinstance(effect, Publish)]
         if not effects:
             return
-        await self.sql.none(
-            "add",
-            self.session,
-            mails=[self.new_id() for _ in mails],
-            topics=[mail.letter.value for mail in mails],
-            mail_subjects=[mail.subject for mail in mails],
-            payloads=[json.dumps(dict(mail.data)) for mail in mails],
-            lives=[mail.letter.not_after for mail in mails],
-            trace=trace,
-            events=[self.new_id() for _ in events],
-            names=[event.name for event in events],
-            event_subjects=[event.subject for event in events],
-            actors=[event.actor for event in events],
-            ips=[event.ip for event in events],
-            data=[json.dumps(dict(event.data)) for event in events],
-            channel=NoticeKind.OUTBOX.value,
-            origin=self.origin,
-        )
+        with observe.span("outbox", "send outbox") if mails else observe.NO_SPAN as span:
+            if span:  # the mailer goes on from here
+                span.tell("mails", len(mails))
+                trace = span.traceparent
+            await self.sql.none(
+                "add",
+                self.session,
+                mails=[self.new_id() for _ in mails],
+                topics=[mail.letter.value for mail in mails],
+                mail_subjects=[mail.subject for mail in mails],
+                payloads=[json.dumps(dict(mail.data)) for mail in mails],
+                lives=[mail.letter.not_after for mail in mails],
+                trace=trace,
+                events=[self.new_id() for _ in events],
+                names=[event.name for event in events],
+                event_subjects=[event.subject for event in events],
+                actors=[event.actor for event in events],
+                ips=[event.ip for event in events],
+                data=[json.dumps(dict(event.data)) for event in events],
+                channel=NoticeKind.OUTBOX.value,
+                origin=self.origin,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +77,15 @@ class Mailbag:
             late = [parcel for parcel in parcels if parcel.leased_at >= parcel.not_after]
             for parcel in late:
                 await self._bury(parcel, EXPIRED, refund=True)
-                observe.emit(
-                    "mail_dead",
-                    mail_id=str(parcel.id),
-                    subject_id=str(parcel.subject),
-                    letter=parcel.letter.value,
-                    attempts=parcel.attempts - 1,
-                    reason=EXPIRED,
-                )
+                with observe.bind(traceparent=parcel.trace):
+                    observe.emit(
+                        "mail_dead",
+                        mail_id=str(parcel.id),
+                        subject_id=str(parcel.subject),
+                        letter=parcel.letter.value,
+                        attempts=parcel.attempts - 1,
+                        reason=EXPIRED,
+                    )
             # A batch of nothing but late ones may hide others behind it.
             if not late or len(late) < len(parcels):
                 return [parcel for parcel in parcels if parcel.leased_at < parcel.not_after]

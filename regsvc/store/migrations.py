@@ -167,5 +167,15 @@ async def pending(dsn: Secret, *, place: Path | None = None) -> list[Migration]:
         return list(await ledger.missing(session))
 
 
+async def fallen(dsn: Secret) -> bool:
+    """Tell whether the audit trail has rows of months without a partition; of a migrated database. Raises Unavailable.
+
+    A sweeper moves them, a month at a time. Where they stay, none runs, or there are too many to be moved in a blink.
+    """
+    ledger = await _read(None)
+    async with open_dedicated(dsn) as session:
+        return bool(await ledger.sql.value("fallen", session))
+
+
 async def _read(place: Path | None) -> Ledger:
     return await trio.to_thread.run_sync(lambda: read_ledger(place or folder()), limiter=trio.CapacityLimiter(1))

@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from regsvc import observe
 from regsvc.store.database import Row, Session, outages
 
 NAME: Final = re.compile(
@@ -58,28 +59,28 @@ class Statements:
         """Run a statement; return its first row, or None."""
         statement = self._find(name, "row")
         arguments = statement.arguments(parameters)
-        with outages():
+        with observe.span("statement", name), outages():
             return await session.fetchrow(statement.text, *arguments)
 
     async def rows(self, name: str, session: Session, /, **parameters: object) -> list[Row]:
         """Run a statement; return its rows."""
         statement = self._find(name, "rows")
         arguments = statement.arguments(parameters)
-        with outages():
+        with observe.span("statement", name), outages():
             return await session.fetch(statement.text, *arguments)
 
     async def value(self, name: str, session: Session, /, **parameters: object) -> Any:  # noqa: ANN401 - whatever the column holds
         """Run a statement; return the first value of its first row, or None."""
         statement = self._find(name, "value")
         arguments = statement.arguments(parameters)
-        with outages():
+        with observe.span("statement", name), outages():
             return await session.fetchval(statement.text, *arguments)
 
     async def none(self, name: str, session: Session, /, **parameters: object) -> None:
         """Run a statement for what it does."""
         statement = self._find(name, "none")
         arguments = statement.arguments(parameters)
-        with outages():
+        with observe.span("statement", name), outages():
             await session.execute(statement.text, *arguments)
 
     def _find(self, name: str, result: str) -> Statement:

@@ -12,6 +12,7 @@ import trio
 from regsvc import ports
 from regsvc.domain.values import Secret
 from regsvc.store.account import Directory
+from regsvc.store.census import Census
 from regsvc.store.database import open_database
 from regsvc.store.delivery import Mailbag
 from regsvc.store.desk import MailDesk
@@ -30,6 +31,7 @@ from regsvc.store.unit import Units
 from regsvc.trio_asyncpg import PoolStatistics
 
 TIMEOUT: Final = timedelta(seconds=5)
+EVENTS_KEPT: Final = timedelta(days=365)
 STATEMENT_CACHE: Final = 200  # statements a connection keeps prepared; all that there are
 
 
@@ -48,6 +50,7 @@ class Store:
     housekeeping: ports.Housekeeping
     notices: ports.Notices
     probe: ports.Probe
+    census: ports.Census
     quotas: ports.Quotas
     tickets: ports.Tickets
     statistics: Callable[[], PoolStatistics]
@@ -62,12 +65,14 @@ async def open_store(
     pool_max: int = 10,
     timeout: timedelta = TIMEOUT,  # noqa: ASYNC109 - of each wait for a connection and each statement
     statement_cache: int = STATEMENT_CACHE,
+    events_kept: timedelta = EVENTS_KEPT,
 ) -> AsyncIterator[Store]:
     """Open the store for the time of the block; does not wait for the database, which may come and go.
 
     `new_id` makes UUIDs of version 7. `timeout` is that of each wait for a connection and of each statement;
-    `statement_cache` is 0 behind a proxy that pools transactions. Raises StatementError and MigrationError for
-    SQL files that do not fit, ValueError for a DSN that cannot be read; its connections end with the block.
+    `statement_cache` is 0 behind a proxy that pools transactions. `events_kept`: of the audit trail, by whole months.
+    Raises StatementError and MigrationError for SQL files that do not fit, ValueError for a DSN that cannot be read;
+    its connections end with the block.
     """
     queries, ledger = await trio.to_thread.run_sync(_read, limiter=trio.CapacityLimiter(1))
     async with open_database(
@@ -83,8 +88,9 @@ async def open_store(
             desk=MailDesk(queries["desk"], database.pool),
             roster=Roster(queries["staff"], database),
             mailbox=Mailbox(queries["mailbox"], database, new_id),
-            housekeeping=Housekeeping(queries["housekeeping"], database),
+            housekeeping=Housekeeping(queries["housekeeping"], database, events_kept),
             notices=Notices(database, origin),
+            census=Census(queries["census"], database),
             probe=Probe(queries["probe"], database, ledger),
             quotas=Quotas(queries["quota"], database),
             tickets=Tickets(queries["receipt"], database, new_id),

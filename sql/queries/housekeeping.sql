@@ -70,7 +70,8 @@ SELECT count(*) FROM gone;
 
 -- name: sweep_addresses(most, failures_window, mails_window) -> value
 -- Whoever locks an untouched address touches it first, so one that was locked since this began is no longer found; one
--- who waits for a row that this deletes makes it anew.
+-- who waits for a row that this deletes makes it anew. Claims are counted address by address: NOT EXISTS would become a
+-- join that reads both tables from end to end for each batch.
 WITH idle AS MATERIALIZED (
     SELECT address.email_key
     FROM addresses AS address
@@ -83,10 +84,10 @@ WITH idle AS MATERIALIZED (
         )
         AND (address.mails_since IS NULL OR address.mails_since < statement_timestamp() - $3::interval)
         AND (address.asked_since IS NULL OR address.asked_since < statement_timestamp() - $3::interval)
-        AND NOT EXISTS (
-            SELECT FROM registrations
+        AND (
+            SELECT count(*) FROM registrations
             WHERE registrations.email_key = address.email_key
-        )
+        ) = 0
     ORDER BY address.touched_at
     LIMIT $1
     FOR UPDATE OF address SKIP LOCKED
@@ -243,3 +244,155 @@ gone AS (
 )
 
 SELECT count(*) FROM gone;
+
+-- name: turn(name, idle) -> value
+-- One of all sweepers gets it, and again only when nobody took it for so long. No lock of a session, so that it works
+-- behind a pooler too, and who dies in the middle keeps it from the others for a moment only.
+INSERT INTO turns AS turn (name, taken_at)
+VALUES ($1, statement_timestamp())
+ON CONFLICT (name) DO UPDATE
+    SET taken_at = excluded.taken_at
+    WHERE turn.taken_at <= excluded.taken_at - $2::interval
+RETURNING TRUE;
+
+-- name: lag(kept) -> value
+-- For how many seconds the oldest of what could be swept has waited for it, where an index tells: not so of addresses,
+-- limits and the mailbox.
+WITH due AS (
+    (
+        SELECT expires_at + interval '1 minute' AS at
+        FROM registrations
+        ORDER BY expires_at
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT expires_at + interval '1 hour' AS at
+        FROM codes
+        ORDER BY expires_at
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT sent_at + interval '1 day' AS at
+        FROM outbox
+        WHERE state = 'sent'
+        ORDER BY sent_at
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT created_at + interval '30 days' AS at
+        FROM outbox
+        WHERE state = 'dead'
+        ORDER BY created_at
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT kept_until + interval '1 minute' AS at
+        FROM refresh_tokens
+        ORDER BY kept_until
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT least(ended_at, expires_at) + interval '30 days' AS at
+        FROM sessions
+        ORDER BY least(ended_at, expires_at)
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT expires_at + interval '1 minute' AS at
+        FROM email_changes
+        ORDER BY expires_at
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT expires_at AS at
+        FROM idempotency_keys
+        ORDER BY expires_at
+        LIMIT 1
+    )
+    UNION ALL
+    (
+        SELECT ends_at + $1::interval AS at
+        FROM events_partitions
+        WHERE ends_at < 'infinity'
+        ORDER BY ends_at
+        LIMIT 1
+    )
+)
+
+SELECT greatest(0, extract(EPOCH FROM statement_timestamp() - min(at)))::float FROM due;
+
+-- name: sweep_events(most, kept) -> value
+-- What the default partition has of months that are kept no longer: those with a partition of their own go with that.
+WITH old AS MATERIALIZED (
+    SELECT
+        at,
+        id
+    FROM events_default
+    WHERE at < date_trunc('month', statement_timestamp() - $2::interval, 'UTC')
+    ORDER BY at
+    LIMIT $1
+    FOR UPDATE SKIP LOCKED
+),
+
+gone AS (
+    DELETE FROM events_default USING old
+    WHERE events_default.at = old.at AND events_default.id = old.id RETURNING events_default.id
+)
+
+SELECT count(*) FROM gone;
+
+-- name: months_lacking(ahead, kept) -> rows
+-- This month and so many after it, and those of what fell into the default partition, as far as they have none of their
+-- own. Months are counted in UTC, as times without a zone: with one, a month would be what it is where the session is.
+-- Who does not own the trail can make nothing of it.
+WITH RECURSIVE fallen AS (
+    SELECT date_trunc('month', min(at) AT TIME ZONE 'UTC') AS month FROM events_default
+    UNION ALL
+    SELECT (
+        SELECT date_trunc('month', min(events_default.at) AT TIME ZONE 'UTC')
+        FROM events_default
+        WHERE events_default.at >= (fallen.month + interval '1 month') AT TIME ZONE 'UTC'
+    ) AS month
+    FROM fallen
+    WHERE fallen.month IS NOT NULL
+),
+
+wanted AS (
+    SELECT month FROM fallen
+    UNION
+    SELECT date_trunc('month', statement_timestamp() AT TIME ZONE 'UTC') + n * interval '1 month' AS month
+    FROM generate_series(0, $1::integer) AS n
+)
+
+SELECT wanted.month AT TIME ZONE 'UTC' AS month
+FROM wanted
+INNER JOIN pg_class ON pg_class.oid = 'events'::regclass AND pg_has_role(pg_class.relowner, 'MEMBER')
+WHERE
+    (wanted.month + interval '1 month') AT TIME ZONE 'UTC' > statement_timestamp() - $2::interval
+    AND NOT EXISTS (
+        SELECT FROM events_partitions
+        WHERE
+            events_partitions.begins_at < (wanted.month + interval '1 month') AT TIME ZONE 'UTC'
+            AND events_partitions.ends_at > wanted.month AT TIME ZONE 'UTC'
+    )
+ORDER BY wanted.month;
+
+-- name: make_partition(month, most) -> value
+SELECT make_events_partition($1, $2);
+
+-- name: partitions_over(kept) -> rows
+SELECT events_partitions.partition
+FROM events_partitions
+INNER JOIN pg_class ON pg_class.oid = 'events'::regclass AND pg_has_role(pg_class.relowner, 'MEMBER')
+WHERE events_partitions.ends_at <= statement_timestamp() - $1::interval
+ORDER BY events_partitions.ends_at;
+
+-- name: drop_partition(partition, kept) -> value
+SELECT drop_events_partition($1, $2);

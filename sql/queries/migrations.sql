@@ -30,3 +30,6 @@ ORDER BY version;
 
 -- name: record(version, name, checksum) -> none
 INSERT INTO migrations (version, name, checksum, applied_at) VALUES ($1, $2, $3, clock_timestamp());
+
+-- name: fallen() -> value
+SELECT exists(SELECT FROM events_default);

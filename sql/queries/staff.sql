@@ -69,6 +69,7 @@ FROM registrations
 WHERE id = $1 AND expires_at > statement_timestamp();
 
 -- name: list_events(subject, name, before_at, before_id, most) -> rows
+-- The time once more by itself: by a comparison of rows PostgreSQL does not tell which months need not be looked at.
 SELECT
     id,
     at,
@@ -81,7 +82,7 @@ FROM events
 WHERE
     ($1::uuid IS NULL OR subject_id = $1)
     AND ($2::text IS NULL OR name = $2)
-    AND ($3::timestamptz IS NULL OR (at, id) < ($3, $4::uuid))
+    AND ($3::timestamptz IS NULL OR (at <= $3 AND (at, id) < ($3, $4::uuid)))
 ORDER BY at DESC, id DESC
 LIMIT $5;
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from regsvc.domain.delivery import NOT_AFTER, Letter, Parcel, Publish
-from regsvc.observe import open_log
+from regsvc.observe import Trace, open_log
 from regsvc.ports import OutboxCounts
 from regsvc.store import Store
 from regsvc.trio_asyncpg import Connection
@@ -108,15 +108,16 @@ async def test_a_mail_is_not_leased_before_it_is_due(store: Store, raw: Connecti
 
 
 async def test_mails_that_come_too_late_die_and_hide_nobody(store: Store, raw: Connection) -> None:
-    late = [form(f"late{n}") for n in range(5)]
+    late, place = [form(f"late{n}") for n in range(5)], Trace.new()
     for event in late:
-        await register(store, event)
+        await register(store, event, trace=str(place))
     await raw.execute("UPDATE outbox SET not_after = clock_timestamp()")
     await register(store, form("fresh"))
     async with raw.listen("regsvc_settled") as heard:
         with open_log(log := Lines(), level="info", fmt="json"):
             (parcel,) = await store.mailbag.lease(2, LEASE)
         assert {line["subject_id"] for line in log.of("mail_dead")} == {str(event.id) for event in late}
+        assert {line["trace_id"] for line in log.of("mail_dead")} == {place.trace_id}
         assert {(await anext(heard)).payload for _ in late} == {str(event.id) for event in late}
     assert parcel.subject not in {event.id for event in late}
     dead = await rows(raw, "SELECT DISTINCT state, attempts, last_error FROM outbox WHERE state = 'dead'")

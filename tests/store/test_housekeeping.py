@@ -9,8 +9,9 @@ import trio
 from regsvc.domain.account import DAY, Claim
 from regsvc.domain.profile import EmailChange
 from regsvc.domain.quota import HOUR, Limit, Policy, Take
-from regsvc.ports import Swept
-from regsvc.store import Store, housekeeping
+from regsvc.domain.values import Secret
+from regsvc.ports import Heap, Swept
+from regsvc.store import Store, housekeeping, open_store
 from regsvc.trio_asyncpg import Connection
 from tests.store.scenes import (
     LIFETIME,
@@ -23,18 +24,20 @@ from tests.store.scenes import (
     lease_one,
     log_in,
     look,
+    new_id,
     refresh,
     register,
     registered_with_code,
     resend,
     rows,
     sizes,
+    together,
     user,
 )
 from tests.waiting import until_asked
 
-NOTHING = Swept(0, 0, 0, 0, 0, 0, 0, more=False)
-NAMES = {"rate_limits": "limits", "idempotency_keys": "answers"}
+NOTHING = Swept()
+HEAPS = {"rate_limits": Heap.LIMITS, "idempotency_keys": Heap.ANSWERS}
 TAKE = Take(Policy(Limit.LOGIN, 2, HOUR), "192.0.2.1")
 KEPT = """
     INSERT INTO idempotency_keys (slot, body_mac, holder, lease_until, answer, expires_at)
@@ -57,7 +60,7 @@ async def test_an_expired_registration_goes_with_code_and_unsent_mail(store: Sto
     event = await registered_with_code(store, form())
     await resend(store, event)
     await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 minutes' WHERE id = $1", event.id)
-    assert await store.housekeeping.sweep(100) == Swept(1, 0, 0, 0, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(registrations=1)
     assert (await look(store))[0].claims == ()
     counted = await sizes(raw)
     assert (counted["registrations"], counted["codes"]) == (1, 1)
@@ -71,8 +74,8 @@ async def test_codes_go_an_hour_after_their_end(store: Store, raw: Connection) -
     await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '59 minutes'")
     assert await store.housekeeping.sweep(100) == NOTHING
     await raw.execute("UPDATE codes SET expires_at = clock_timestamp() - interval '61 minutes'")
-    assert await store.housekeeping.sweep(1) == Swept(0, 1, 0, 0, 0, 0, 0, more=True)
-    assert await store.housekeeping.sweep(2) == Swept(0, 1, 0, 0, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(1) == Swept(codes=1, more=frozenset({Heap.CODES}))
+    assert await store.housekeeping.sweep(2) == Swept(codes=1)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ async def test_an_address_goes_when_nothing_of_it_counts(store: Store, raw: Conn
         await unit.accounts.load(email().key)
     await raw.execute(OLD)
     await raw.execute(kept)
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 1 - left, 0, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(addresses=1 - left)
 
 
 async def test_an_address_with_a_registration_stays(store: Store, raw: Connection) -> None:
@@ -154,14 +157,14 @@ async def test_settled_mails_go_by_their_age(store: Store, raw: Connection, stat
         (parcel,) = await store.mailbag.lease(1, DAY)
         await (store.mailbag.done(parcel) if state == "sent" else store.mailbag.dead(parcel, "550"))
     await raw.execute(f"UPDATE outbox SET {age}")  # noqa: S608 - our own words
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, gone, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(mails=gone)
 
 
 async def test_the_mailbox_keeps_the_newest(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "MAILBOX_KEPT", 3)
     for n in range(5):
         await store.mailbox.put(sender="a", to="b", subject=f"{n}", text="", html="", raw=b"")
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 2, 0, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(mails=2)
     _, mails = await store.mailbox.list(to=None, start=0, limit=10)
     assert [mail.subject for mail in mails] == ["4", "3", "2"]
     assert await store.housekeeping.sweep(100) == NOTHING
@@ -182,7 +185,7 @@ async def test_a_session_goes_a_month_after_it_was_over(store: Store, raw: Conne
     await log_in(store, ada, digest(1))
     await raw.execute(f"UPDATE sessions SET {age}")  # noqa: S608 - our own words
     await log_in(store, ada, digest(2))
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(sessions=gone)
     counted = await sizes(raw)
     assert counted["sessions"] == counted["refresh_tokens"] == 2 - gone
 
@@ -195,7 +198,7 @@ async def test_links_go_when_their_session_is_over(store: Store, raw: Connection
     await log_in(store, ada, digest(3))
     kept = f"kept_until = clock_timestamp() - interval '{seconds} s'"
     await raw.execute(f"UPDATE refresh_tokens SET {kept} WHERE hash <> $1", digest(3))  # noqa: S608 - our own words
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(sessions=gone)
     counted = await sizes(raw)
     assert (counted["sessions"], counted["refresh_tokens"]) == (2, 3 - gone)
 
@@ -215,7 +218,7 @@ async def test_a_proposed_address_goes_when_it_is_over(store: Store, raw: Connec
     async with store.begin() as unit:
         await unit.people.propose(ada.id, EmailChange(email("new"), now - timedelta(seconds=seconds)), now)
         await unit.people.propose(bob.id, EmailChange(email("newer"), now), now)
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, gone, 0, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(sessions=gone)
     assert (await sizes(raw))["email_changes"] == 2 - gone
 
 
@@ -223,7 +226,7 @@ async def test_a_proposed_address_goes_when_it_is_over(store: Store, raw: Connec
 async def test_a_bucket_goes_when_it_is_whole(store: Store, raw: Connection, seconds: int, gone: int) -> None:
     await store.quotas.take([TAKE])
     await raw.execute("UPDATE rate_limits SET whole_at = asked_at - $1::bigint", seconds * 1_000_000)
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, 0, gone, 0, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(limits=gone)
     (level,) = await store.quotas.take([TAKE])
     assert level.remaining == gone
 
@@ -231,7 +234,7 @@ async def test_a_bucket_goes_when_it_is_whole(store: Store, raw: Connection, sec
 @pytest.mark.parametrize(("seconds", "gone"), [(-60, 0), (1, 1)])
 async def test_an_answer_goes_when_it_is_kept_no_longer(store: Store, raw: Connection, seconds: int, gone: int) -> None:
     await raw.execute(KEPT, timedelta(seconds=seconds))
-    assert await store.housekeeping.sweep(100) == Swept(0, 0, 0, 0, 0, 0, gone, more=False)
+    assert await store.housekeeping.sweep(100) == Swept(answers=gone)
     assert await raw.fetchval("SELECT count(*) FROM idempotency_keys") == 1 - gone
 
 
@@ -246,7 +249,8 @@ async def test_buckets_and_answers_that_are_held_are_passed_over_and_looked_at_a
         await raw.execute(f"SELECT FROM {table} FOR UPDATE")
         with trio.fail_after(2):
             assert (await store.housekeeping.sweep(100)).total == 1
-    assert await store.housekeeping.sweep(1) == replace(NOTHING, more=True, **{NAMES[table]: 1})
+    heap = HEAPS[table]
+    assert await store.housekeeping.sweep(1) == replace(NOTHING, more=frozenset({heap}), **{heap.value: 1})
 
 
 @pytest.mark.parametrize("table", ["sessions", "refresh_tokens", "email_changes"])
@@ -316,3 +320,61 @@ async def test_sweepers_together_take_each_row_once(store: Store, raw: Connectio
             nursery.start_soon(sweeper, name=f"sweeper {n}")
     assert sum(swept) == 30
     assert await raw.fetchval("SELECT count(*) FROM outbox") == 0
+
+
+async def test_one_of_all_gets_the_turn_and_the_next_when_nobody_took_it_for_so_long(
+    store: Store, raw: Connection
+) -> None:
+    minute, got = timedelta(minutes=1), list[bool]()
+
+    async def ask(_: int) -> None:
+        got.append(await store.housekeeping.turn(minute))
+
+    await together(8, ask)
+    assert sorted(got) == [False] * 7 + [True]
+    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '59 s'")
+    assert not await store.housekeeping.turn(minute)
+    assert await store.housekeeping.turn(timedelta(0))  # who has it says that it goes on
+    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '59 s'")
+    assert not await store.housekeeping.turn(minute)
+    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '2 s'")
+    assert await store.housekeeping.turn(minute)
+
+
+LATE = [  # each for 100 s
+    "registrations SET expires_at = clock_timestamp() - interval '160 s'",
+    "codes SET expires_at = clock_timestamp() - interval '1 hour 100 s'",
+    "outbox SET sent_at = clock_timestamp() - interval '1 day 100 s'",
+    "outbox SET state = 'dead', sent_at = NULL, created_at = clock_timestamp() - interval '30 days 100 s'",
+    "refresh_tokens SET kept_until = clock_timestamp() - interval '160 s'",
+    "sessions SET expires_at = clock_timestamp() - interval '30 days 100 s'",
+    "email_changes SET expires_at = clock_timestamp() - interval '160 s'",
+    "idempotency_keys SET expires_at = clock_timestamp() - interval '100 s'",
+]
+
+
+@pytest.mark.parametrize("late", LATE)
+async def test_the_lag_is_how_long_the_oldest_has_been_due(store: Store, raw: Connection, late: str) -> None:
+    assert await store.housekeeping.lag() == timedelta(0)
+    ada = await user(store)
+    await log_in(store, ada, digest(1))
+    async with store.begin() as unit:
+        await unit.people.propose(ada.id, EmailChange(email("new"), ada.created_at + DAY), ada.created_at)
+    await registered_with_code(store, form("bob"))
+    await raw.execute(KEPT, timedelta(seconds=-60))
+    assert await store.housekeeping.lag() == timedelta(0)
+    await raw.execute(f"UPDATE {late}")
+    found = await store.housekeeping.lag()
+    assert timedelta(seconds=100) <= found < timedelta(seconds=120)
+    while (await store.housekeeping.sweep(100)).total:
+        pass
+    assert await store.housekeeping.lag() == timedelta(0)
+
+
+async def test_a_month_that_could_not_be_dropped_lags_too(migrated: str, raw: Connection) -> None:
+    await raw.execute("SELECT make_events_partition('2020-01-01Z', 1)")
+    kept = await raw.fetchval("SELECT clock_timestamp() - timestamptz '2020-02-01Z'")
+    for late in (-100, 100):
+        async with open_store(Secret(migrated), new_id=new_id, events_kept=kept - timedelta(seconds=late)) as store:
+            lag = await store.housekeeping.lag()
+            assert max(late, 0) <= lag.total_seconds() < max(late, 0) + 20

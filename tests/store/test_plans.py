@@ -86,6 +86,7 @@ HOT: dict[str, dict[str, list[object]]] = {
         "sweep_sessions": [100],
         "sweep_email_changes": [100],
         "sweep_answers": [100],
+        "lag": [timedelta(days=365)],
     },
     "session": {
         "devices": [new_id(), datetime.fromisoformat("2026-01-01T00:00:00Z")],
