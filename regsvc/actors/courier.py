@@ -10,7 +10,7 @@ Rule 4. A relay that is away is nobody's fault: tries are given back, and one ma
 again. When it answered others meanwhile, it was not away, and the try counts.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -147,7 +147,6 @@ class _Courier:
                 wait = await self._round(nursery)
                 if wait is None:
                     return
-                observe.database_back()
                 backoff = AWAY_WAIT
             except Unavailable as away:
                 observe.database_away(str(away))
@@ -165,7 +164,10 @@ class _Courier:
         give_up = draining and self._channel.outages > 1  # another process, or the next one, will find the relay back
         room = 0 if give_up else self._room()
         began = trio.current_time()
-        parcels = await self._mailbag.lease(room, self._pace.lease) if room else ()
+        parcels: Sequence[Parcel] = ()
+        if room:  # a round that asks the database nothing says nothing of it
+            parcels = await self._mailbag.lease(room, self._pace.lease)
+            observe.database_back()
         for parcel in parcels:
             trip = _Trip(parcel, began, self._channel.era, self._channel.answers)
             self._trips.add(trip)
@@ -203,6 +205,7 @@ class _Courier:
             self._poll_at = now + AWAY_WAIT_MAX
             return
         mails = await self._mailbag.reclaim()
+        observe.database_back()
         self._poll_at = now + self._pace.poll.total_seconds()
         if mails:
             self._tally.note(reclaimed=mails)
@@ -227,8 +230,14 @@ class _Courier:
     async def _carry(self, trip: _Trip) -> None:
         """Send one mail and write down what became of it."""
         try:
-            with observe.bind(traceparent=trip.parcel.trace):
+            here = observe.bind(traceparent=trip.parcel.trace)
+            with here as place, observe.span("mail", "process outbox", at=place) as span:
+                if span:
+                    span.tell("mail_id", str(trip.parcel.id))
+                    span.tell("letter", trip.parcel.letter.value)
                 judged = await self._judge(trip)
+                if span and isinstance(judged, Again | Dead):
+                    span.tell("error", type(judged).__name__)
                 if judged is not None:
                     await self._settle(trip, judged)
         finally:

@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,14 @@ DEADLINE = timedelta(seconds=5)
 PATIENCE = 10  # seconds of real time that a thread may take to do what it should
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A work of a scheme here; those of one cost can be done together."""
+
+    run: Callable[[], object]
+    together: int | None = 4
+
+
 @dataclass
 class Gate:
     """A scheme whose work waits until it is let through; "right" is every password's stored form."""
@@ -28,17 +36,29 @@ class Gate:
     passes: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     worked: list[str] = field(default_factory=list)
     niceness: set[int] = field(default_factory=set)
+    batches: list[int] = field(default_factory=list)  # how many works each had
 
-    def hash(self, password: Secret) -> str:
-        self._work(password.reveal())
-        return f"hash of {password.reveal()}"
+    def to_hash(self, password: Secret) -> Plan:
+        return self._plan(password.reveal(), f"hash of {password.reveal()}")
 
-    def check(self, password: Secret, stored: str) -> bool:
-        self._work(f"{password.reveal()} against {stored}")
-        return stored == "right"
+    def to_check(self, password: Secret, stored: str) -> Plan:
+        return self._plan(f"{password.reveal()} against {stored}", stored == "right")
 
-    def waste(self, password: Secret) -> None:
-        self._work(f"waste {password.reveal()}")
+    def to_waste(self, password: Secret) -> Plan:
+        return self._plan(f"waste {password.reveal()}", None)
+
+    def do(self, works: Sequence[Plan]) -> list[object]:
+        assert len({work.together for work in works}) == 1
+        self.batches.append(len(works))
+        return [work.run() for work in works]
+
+    def _plan(self, what: str, result: object) -> Plan:
+        def run() -> object:
+            self._work(what)
+            return result
+
+        cost = {"alone": None, "dear": 5}.get(what.split(maxsplit=1)[0], 4)
+        return Plan(run, cost)
 
     def outdated(self, stored: str) -> bool:
         return stored == "old"
@@ -65,14 +85,20 @@ class Gate:
 
 @asynccontextmanager
 async def running(
-    gate: Gate, *, threads: int = 2, room: int = 10, deadline: timedelta = DEADLINE
+    gate: Gate, *, threads: int = 2, room: int = 10, deadline: timedelta = DEADLINE, lanes: int = 1
 ) -> AsyncIterator[tuple[Hasher, trio.Nursery]]:
     """A hasher that runs, and a nursery for its callers; both have ended when the block ends."""
-    passwords = Hasher(gate, threads=threads, queue=room, deadline=deadline)
+    passwords = Hasher(gate, threads=threads, queue=room, deadline=deadline, lanes=lanes)
+    async with running_hasher(passwords), trio.open_nursery() as callers:
+        yield passwords, callers
+
+
+@asynccontextmanager
+async def running_hasher(passwords: Hasher) -> AsyncIterator[None]:
+    """Run it while the block runs."""
     async with trio.open_nursery() as actors:
         await actors.start(passwords.run)
-        async with trio.open_nursery() as callers:
-            yield passwords, callers
+        yield
         actors.cancel_scope.cancel(reason="the test is over")
 
 

@@ -97,6 +97,28 @@ async def test_a_lost_database_is_said_once_and_waited_for(autojump_clock: MockC
     assert office.post.trouble.calls < 200
 
 
+async def test_a_mailer_with_its_hands_full_does_not_say_that_the_database_is_back(
+    autojump_clock: MockClock, log: Lines
+) -> None:
+    post = Post()
+
+    async def behave(_: Dispatch) -> Outcome:  # noqa: ASYNC124 - a relay is async
+        post.trouble.away = True
+        return Accepted()
+
+    office = Office(post, Relay(behave))
+    for n in range(PACE.concurrency):
+        post.post(f"p{n}@example.org")
+    async with office.open():
+        await office.until(lambda: post.trouble.away)
+        for _ in range(100):  # all are written down again and again, and nothing can be leased
+            office.ring()
+            await trio.sleep(0.1)
+        post.trouble.away = False
+        await office.until(post.settled)
+    assert [log.events.count(event) for event in ("database_unavailable", "database_recovered")] == [1, 1]
+
+
 @pytest.mark.parametrize("away_for", [120 + n / 7 for n in range(7)])  # the lease lapsed; who comes first varies
 def test_what_was_sent_is_written_down_however_long_the_database_is_away(away_for: float, log: Lines) -> None:
     async def main() -> None:

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -10,11 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from regsvc.actors import hasher
 from regsvc.actors.hasher import RETRY_LEAST, Hasher
 from regsvc.domain.values import Secret
 from regsvc.ports import Unavailable
-from tests.actors.gate import DEADLINE, Gate, refused, running
+from tests.actors.gate import DEADLINE, Gate, Plan, refused, running
 from tests.instruments import HangUp
 
 LONG = timedelta(hours=1)
@@ -46,12 +46,9 @@ async def test_who_has_64_waiting_makes_nobody_wait_more_than_a_round(mock_clock
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-async def test_a_thousand_clients_have_one_turn_each_before_anybody_has_two(
-    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, batch: int
-) -> None:
-    monkeypatch.setattr(hasher, "BATCH", batch)
+async def test_a_thousand_clients_have_one_turn_each_before_anybody_has_two(mock_clock: MockClock, batch: int) -> None:
     gate = Gate()
-    async with running(gate, threads=1, room=3000, deadline=LONG) as (passwords, callers):
+    async with running(gate, threads=1, room=3000, deadline=LONG, lanes=batch) as (passwords, callers):
         asks(passwords, callers, "running")
         await gate.has_begun()
         for client in range(1000):
@@ -134,9 +131,14 @@ async def test_several_jobs_take_as_many_places_or_none(mock_clock: MockClock) -
 
 async def test_what_goes_wrong_in_one_of_several_spares_the_others_the_work(mock_clock: MockClock) -> None:
     class Faulty(Gate):
-        def check(self, password: Secret, stored: str) -> bool:
-            super().check(password, stored)
-            raise LookupError(stored)
+        def to_check(self, password: Secret, stored: str) -> Plan:
+            plan = super().to_check(password, stored)
+
+            def run() -> object:
+                plan.run()
+                raise LookupError(stored)
+
+            return Plan(run)
 
     gate = Faulty()
     async with running(gate, threads=1) as (passwords, callers):
@@ -180,28 +182,31 @@ class Ledger:
         self.lock = threading.Lock()
         self.done: Counter[str] = Counter()
 
-    def hash(self, password: Secret) -> str:
+    def to_hash(self, password: Secret) -> Plan:
+        return Plan(partial(self._count, password.reveal()))
+
+    def to_check(self, password: Secret, stored: str) -> Plan:
+        return Plan(lambda: self._count(stored) == password.reveal())
+
+    def to_waste(self, password: Secret) -> Plan:
+        return self.to_hash(password)
+
+    def do(self, works: Sequence[Plan]) -> list[object]:
+        return [work.run() for work in works]
+
+    def _count(self, what: str) -> str:
         with self.lock:
-            self.done[password.reveal()] += 1
-        return password.reveal()
-
-    def check(self, password: Secret, stored: str) -> bool:
-        return self.hash(Secret(stored)) == password.reveal()
-
-    def waste(self, password: Secret) -> None:
-        self.hash(password)
+            self.done[what] += 1
+        return what
 
     def outdated(self, stored: str) -> bool:
         return False
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-async def test_each_job_is_done_once_or_its_caller_knows_better(
-    monkeypatch: pytest.MonkeyPatch, batch: int, rounds: int | None
-) -> None:
-    monkeypatch.setattr(hasher, "BATCH", batch)
+async def test_each_job_is_done_once_or_its_caller_knows_better(batch: int, rounds: int | None) -> None:
     ledger, dice = Ledger(), random.Random(4)
-    passwords = Hasher(ledger, threads=3, queue=20, deadline=timedelta(milliseconds=20))
+    passwords = Hasher(ledger, threads=3, queue=20, deadline=timedelta(milliseconds=20), lanes=batch)
     passwords._mean = 1e-4  # else the guess of a real hash says no to all
     answered: list[str] = []
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from regsvc.actors import hasher
+from regsvc.actors import hands
 from regsvc.actors.hasher import Hasher
 from regsvc.adapters.crypto import Bcrypt, Keys
 from regsvc.domain.values import Secret
@@ -197,9 +197,8 @@ async def test_the_end_refuses_who_waits_and_finishes_what_runs(mock_clock: Mock
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-async def test_it_can_be_started_again(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(hasher, "BATCH", batch)
-    passwords = Hasher(Gate().open(), threads=2, queue=10, deadline=DEADLINE)
+async def test_it_can_be_started_again(batch: int) -> None:
+    passwords = Hasher(Gate().open(), threads=2, queue=10, deadline=DEADLINE, lanes=batch)
     for _ in range(2):
         async with trio.open_nursery() as nursery:
             await nursery.start(passwords.run)
@@ -209,7 +208,7 @@ async def test_it_can_be_started_again(monkeypatch: pytest.MonkeyPatch, batch: i
 
 
 def test_a_hash_that_does_not_end_cannot_hold_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hasher, "JOIN", 0.05)
+    monkeypatch.setattr(hands, "JOIN", 0.05)
     gate = Gate()
     passwords = Hasher(gate, threads=1, queue=1, deadline=DEADLINE)
 
@@ -234,7 +233,7 @@ async def test_only_the_hashers_threads_step_back() -> None:
     async with running(gate, threads=3) as (passwords, callers):
         for _ in range(9):
             callers.start_soon(passwords.hash, Secret("x"))
-    assert gate.niceness == {min(19, here + hasher.NICENESS)}
+    assert gate.niceness == {min(19, here + hands.NICENESS)}
 
     def other() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

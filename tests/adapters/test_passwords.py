@@ -343,7 +343,7 @@ def test_without_the_extra_the_package_imports_all_the_same() -> None:
 def test_settings_that_need_the_extra_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told = {"REGSVC_PASSWORD_HASH": "argon2id"}
     assert load_settings(told, tmp_path / ".env").password_hash == "argon2id"
-    monkeypatch.setattr("regsvc.settings.fields.find_spec", lambda _: None)
+    monkeypatch.setattr("regsvc.settings.agreement.find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"REGSVC_PASSWORD_HASH=argon2id needs .*regsvc\[argon2\]"):
         load_settings(told, tmp_path / ".env")
     assert load_settings({}, tmp_path / ".env").password_hash == "bcrypt"

@@ -13,15 +13,16 @@ import re
 import secrets
 import unicodedata
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal
 
-import bcrypt
-
 from regsvc.adapters.crypto.keys import Keys
+from regsvc.adapters.crypto.work import Alone, Laned, Work, do
+from regsvc.bcrypt_lanes import Engine, Package, Salt, new_salt
 from regsvc.domain.values import Secret
 
 argon2: ModuleType | None
@@ -55,35 +56,73 @@ _COMMON: Final = Path(__file__).with_name("common_passwords.txt")
 
 
 class Scheme(ABC):
-    """A way to hash passwords. Every call works on the thread that makes it, and lets go of the GIL meanwhile."""
+    """A way to hash passwords: plans are quick and made anywhere, `do` works on the thread that calls it.
+
+    The GIL is let go meanwhile. The short ways (`hash`, `check`, `opens`, `waste`) plan and do one thing.
+    """
+
+    @property
+    def engine(self) -> Engine:
+        """What computes bcrypts."""
+        return Package()
 
     @abstractmethod
-    def hash(self, password: Secret) -> str:
-        """Return a tagged hash to store."""
+    def to_hash(self, password: Secret) -> Work:
+        """Plan a tagged hash to store: a str."""
 
     @abstractmethod
-    def opens(self, password: Secret, stored: str) -> bool | None:
-        """Check a password; None, before any work, for a hash that this scheme cannot read."""
+    def to_open(self, password: Secret, stored: str) -> Work | None:
+        """Plan to check a password: a bool; None for a hash that this scheme cannot read."""
 
     @property
     @abstractmethod
     def nobody(self) -> str:
         """A hash that no password opens, and that costs what those do which `hash` makes."""
 
-    def waste(self, password: Secret) -> None:
-        """Do the work of one check for nothing, step by step: an unknown user must cost what a known one does."""
-        self.opens(password, self.nobody)
-
     @abstractmethod
     def outdated(self, stored: str) -> bool:
         """Tell whether `hash` would not make it as it is any more."""
 
-    def check(self, password: Secret, stored: str) -> bool:
-        """Check a password; a hash that cannot be read, or is under another pepper, costs the same and is False."""
-        right = self.opens(password, stored)
-        if right is None:
+    def to_check(self, password: Secret, stored: str) -> Work:
+        """Plan to check a password: a bool; a hash that cannot be read, or under another pepper, costs the same."""
+        work = self.to_open(password, stored)
+        if isinstance(work, Alone):
+            return Alone(partial(self._checked, work, password))
+        return work or self.to_waste(password)
+
+    def _checked(self, work: Alone, password: Secret) -> bool:
+        right = work.run()
+        if right is None:  # only now it turned out that it cannot be read
             self.waste(password)
         return right is True
+
+    def to_waste(self, password: Secret) -> Work:
+        """Plan the work of one check for nothing, step by step: an unknown user must cost what a known one does."""
+        work = self.to_open(password, self.nobody)
+        assert work is not None, "every scheme reads its own hashes"  # noqa: S101 - a bug of ours, not a value
+        return work
+
+    def do(self, works: Sequence[Work]) -> list[object]:
+        """Do works that are equal in `together`, as many at once as there are lanes; or a single one."""
+        return do(self.engine, works)
+
+    def hash(self, password: Secret) -> str:
+        """Return a tagged hash to store."""
+        return str(self.do([self.to_hash(password)])[0])
+
+    def opens(self, password: Secret, stored: str) -> bool | None:
+        """Check a password; None for a hash that this scheme cannot read."""
+        work = self.to_open(password, stored)
+        right = None if work is None else self.do([work])[0]
+        return right if isinstance(right, bool) else None
+
+    def check(self, password: Secret, stored: str) -> bool:
+        """Check a password; a hash that cannot be read is False, after the same work."""
+        return self.do([self.to_check(password, stored)])[0] is True
+
+    def waste(self, password: Secret) -> None:
+        """Do the work of one check for nothing."""
+        self.do([self.to_waste(password)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +132,36 @@ class Bcrypt(Scheme):
     keys: Keys
     previous: Keys | None = None
     rounds: int = field(kw_only=True)
+    computing: Engine = field(default_factory=Package, kw_only=True)
 
     def __post_init__(self) -> None:
         if not ROUNDS_MIN <= self.rounds <= ROUNDS_MAX:
             raise ValueError(f"bcrypt takes {ROUNDS_MIN} to {ROUNDS_MAX} rounds here, not {self.rounds}")
 
-    def hash(self, password: Secret) -> str:
-        """Return a tagged hash to store."""
-        made = bcrypt.hashpw(_peppered(self.keys, password), bcrypt.gensalt(self.rounds))
-        return f"bcrypt-hmac-sha384${self.keys.pepper_id}{made.decode('ascii')}"
+    @property
+    def engine(self) -> Engine:
+        """What computes bcrypts."""
+        return self.computing
 
-    def opens(self, password: Secret, stored: str) -> bool | None:
-        """Check a password; None for what bcrypt cannot read."""
+    def to_hash(self, password: Secret) -> Work:
+        """Plan a tagged hash to store."""
+        tag = f"bcrypt-hmac-sha384${self.keys.pepper_id}"
+        return Laned(_peppered(self.keys, password), new_salt(self.rounds), lambda made: tag + made.decode("ascii"))
+
+    def to_open(self, password: Secret, stored: str) -> Work | None:
+        """Plan to check a password; None for what bcrypt cannot read."""
         found = _BCRYPT.fullmatch(stored)
         if found is None or int(found["rounds"]) > ROUNDS_MAX:
             return None
         octets = _given(password, found, self.keys, self.previous)
         if octets is None:
             return None
+        made = found["made"].encode("ascii")
         try:
-            return bcrypt.checkpw(octets[:PLAIN_MAX], found["made"].encode("ascii"))
-        except ValueError:  # looks like a hash, but bcrypt cannot decode its salt; it says so before it works
+            salt = Salt.parse(made)
+        except ValueError:  # looks like a hash, but its salt is none
             return None
+        return Laned(octets[:PLAIN_MAX], salt, partial(hmac.compare_digest, made))
 
     @property
     def nobody(self) -> str:
@@ -136,25 +183,18 @@ class Argon2id(Scheme):
     passes: int = field(default=PASSES, kw_only=True)
     lanes: int = field(default=LANES, kw_only=True)
 
-    def hash(self, password: Secret) -> str:
-        """Return a tagged hash to store."""
-        made = self._made(_peppered(self.keys, password))
-        return f"argon2id-hmac-sha384${self.keys.pepper_id}{made.decode('ascii')}"
+    def to_hash(self, password: Secret) -> Work:
+        """Plan a tagged hash to store."""
+        tag = f"argon2id-hmac-sha384${self.keys.pepper_id}"
+        return Alone(lambda: tag + self._made(_peppered(self.keys, password)).decode("ascii"))
 
-    def opens(self, password: Secret, stored: str) -> bool | None:
-        """Check a password; None for what argon2 cannot read, or would take too much for."""
+    def to_open(self, password: Secret, stored: str) -> Work | None:
+        """Plan to check a password; None for what argon2 cannot read, or would take too much for."""
         found = _ARGON2.fullmatch(stored)
         if found is None or argon2 is None or not _bearable(int(found["m"]), int(found["t"]), int(found["p"])):
             return None
         octets = _given(password, found, self.keys, self.previous)
-        if octets is None:
-            return None
-        try:
-            return bool(argon2.low_level.verify_secret(found["made"].encode("ascii"), octets, argon2.Type.ID))
-        except argon2.exceptions.VerifyMismatchError:
-            return False
-        except argon2.exceptions.VerificationError:  # looks like a hash, but argon2 cannot decode it
-            return None
+        return None if octets is None else Alone(partial(self._verified, found["made"].encode("ascii"), octets))
 
     @property
     def nobody(self) -> str:
@@ -173,6 +213,15 @@ class Argon2id(Scheme):
         how = (self.passes, self.memory, self.lanes, 32, argon2.Type.ID)
         return bytes(argon2.low_level.hash_secret(octets, secrets.token_bytes(16), *how))
 
+    def _verified(self, made: bytes, octets: bytes) -> bool | None:
+        assert argon2 is not None, "or nothing was planned"  # noqa: S101 - a bug of ours, not a value
+        try:
+            return bool(argon2.low_level.verify_secret(made, octets, argon2.Type.ID))
+        except argon2.exceptions.VerifyMismatchError:
+            return False
+        except argon2.exceptions.VerificationError:  # looks like a hash, but argon2 cannot decode it
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Hashes(Scheme):
@@ -180,17 +229,21 @@ class Hashes(Scheme):
 
     chosen: Scheme
     others: tuple[Scheme, ...]
+    computing: Engine = field(default_factory=Package, kw_only=True)
 
-    def hash(self, password: Secret) -> str:
-        """Return a tagged hash to store."""
-        return self.chosen.hash(password)
+    @property
+    def engine(self) -> Engine:
+        """What computes bcrypts."""
+        return self.computing
 
-    def opens(self, password: Secret, stored: str) -> bool | None:
-        """Check a password by whichever scheme can read the hash."""
-        for scheme in (self.chosen, *self.others):
-            if (right := scheme.opens(password, stored)) is not None:
-                return right
-        return None
+    def to_hash(self, password: Secret) -> Work:
+        """Plan a tagged hash to store."""
+        return self.chosen.to_hash(password)
+
+    def to_open(self, password: Secret, stored: str) -> Work | None:
+        """Plan to check a password by whichever scheme can read the hash."""
+        plans = (scheme.to_open(password, stored) for scheme in (self.chosen, *self.others))
+        return next((plan for plan in plans if plan is not None), None)
 
     @property
     def nobody(self) -> str:
@@ -202,11 +255,20 @@ class Hashes(Scheme):
         return self.chosen.outdated(stored)
 
 
-def choose(name: Literal["bcrypt", "argon2id"], keys: Keys, previous: Keys | None = None, *, rounds: int) -> Hashes:
-    """Return the scheme that makes hashes of that name and checks all; `rounds` are bcrypt's."""
-    schemes: dict[str, Scheme] = {"bcrypt": Bcrypt(keys, previous, rounds=rounds), "argon2id": Argon2id(keys, previous)}
+def choose(
+    name: Literal["bcrypt", "argon2id"],
+    keys: Keys,
+    previous: Keys | None = None,
+    *,
+    rounds: int,
+    engine: Engine | None = None,
+) -> Hashes:
+    """Return the scheme that makes hashes of that name and checks all; `rounds` are bcrypt's, `engine` computes it."""
+    computing = engine or Package()
+    bcrypt = Bcrypt(keys, previous, rounds=rounds, computing=computing)
+    schemes: dict[str, Scheme] = {"bcrypt": bcrypt, "argon2id": Argon2id(keys, previous)}
     chosen = schemes.pop(name)
-    return Hashes(chosen, tuple(schemes.values()))
+    return Hashes(chosen, tuple(schemes.values()), computing=computing)
 
 
 def _given(password: Secret, found: re.Match[str], keys: Keys, previous: Keys | None) -> bytes | None:
