@@ -8,21 +8,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from regsvc import observe
+from regsvc.observe.shared import Shared, Slab
 from regsvc.settings import Settings, SettingsError
 
 FIRST_WAIT: Final = 0.1  # seconds before a dead worker is replaced; doubled each time until one lives on
 LONGEST_WAIT: Final = 10.0
 COMMAND: Final = (sys.executable, "-P", "-m", "regsvc", "worker")  # -P: what lies in the current folder is not ours
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+REPLACED: Final = signal.SIGUSR1  # tells a worker that another one has its place, as world.process understands it
+DEAD: Final = float("inf")  # since when a worker is ready that never will be
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Worker:
     """A worker process. `lifeline` is our end of the pipe that its settings go down and that ends with us."""
 
@@ -30,8 +33,28 @@ class Worker:
     lifeline: int
     ready_pipe: int
     ends: ExitStack  # closes both
+    slab: Slab
     briefed: bool = False
     ready_since: float | None = None
+    asked: bool = False  # to end
+    code: int | None = None  # what it ended with, once it is buried
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has said that all its roles stand."""
+        return self.ready_since is not None and self.ready_since != DEAD
+
+    def ask(self, number: signal.Signals) -> None:
+        """Tell it to end, in one way or another."""
+        self.asked = True
+        self.process.send_signal(number)
+
+    def brief(self, told: bytes) -> None:
+        """Tell it what it waits for, once."""
+        if not self.briefed:
+            self.briefed = True
+            with suppress(BrokenPipeError):  # it is gone already; that is noticed elsewhere
+                os.write(self.lifeline, told)  # a few kilobytes, which a pipe holds
 
 
 @dataclass(slots=True)
@@ -58,31 +81,55 @@ class Crew:
 
     size: int
     door: socket.socket | None
+    shared: Shared
     command: Sequence[str] = COMMAND
     places: list[Place] = field(default_factory=list)
+    beside: list[Worker] = field(default_factory=list)  # the next one of a place, not ready yet; the last one, leaving
     told: bytes | None = None
+    free: set[int] = field(default_factory=set)  # slabs that nobody writes
 
     def __enter__(self) -> Self:
         self.places = [Place(number) for number in range(1, self.size + 1)]
+        self.free = {slab.number for slab in self.shared.slabs[1:]}
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.signal(signal.SIGKILL)
-        for place in self.places:
-            if (worker := place.worker) is not None:
-                worker.process.wait()
-                worker.ends.close()
-                place.worker = None
+        self.ask(signal.SIGKILL)
+        for worker in self.workers:
+            worker.process.wait()
+        for _ in self.buried():
+            pass
+
+    @property
+    def seated(self) -> list[Worker]:
+        """Those that have a place and were not buried yet."""
+        return [place.worker for place in self.places if place.worker is not None]
 
     @property
     def workers(self) -> list[Worker]:
-        """Those that were not buried yet."""
-        return [place.worker for place in self.places if place.worker is not None]
+        """All that were not buried yet."""
+        return [*self.seated, *self.beside]
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to all workers."""
+    def ask(self, number: signal.Signals) -> None:
+        """Tell all workers to end."""
         for worker in self.workers:
-            worker.process.send_signal(number)
+            worker.ask(number)
+
+    def buried(self) -> Iterator[tuple[Worker, Place | None]]:
+        """Bury those that have ended, and yield each with the place that it had."""
+        of = {place.worker: place for place in self.places if place.worker is not None}
+        for worker in self.workers:
+            worker.code = worker.process.poll()
+            if worker.code is None:
+                continue
+            worker.ends.close()
+            worker.slab.leave()  # a worker that was killed could not
+            self.free.add(worker.slab.number)
+            if (place := of.get(worker)) is not None:
+                place.worker = None
+            else:
+                self.beside.remove(worker)
+            yield worker, place
 
     def start(self) -> None:
         """Start a worker wherever one is due."""
@@ -90,26 +137,50 @@ class Crew:
             if place.worker is None and place.due <= time.monotonic():
                 place.starts += 1
                 try:
-                    place.worker = spawn(self.command, place.number, self.door)
+                    place.worker = self._spawn(place)
                 except OSError as error:  # no memory, no descriptors, too many processes: that may pass
                     observe.emit("worker_exited", reason=str(error), asked_for=False)
                     place.put_off(settled=False)
         self._hand_out()
 
+    def start_beside(self, place: Place, settings: Settings) -> Worker:
+        """Start the next worker of a place, beside the one that has it. Raises OSError."""
+        worker = self._spawn(place)
+        self.beside.append(worker)
+        worker.brief(in_words(settings))
+        return worker
+
+    def seat(self, place: Place, worker: Worker) -> Worker | None:
+        """Give a place to a worker that stood beside; return the one that had it, which stands there now."""
+        before, place.worker, place.failures = place.worker, worker, 0
+        self.beside.remove(worker)
+        if before is not None:
+            self.beside.append(before)
+        return before
+
     def brief(self, settings: Settings) -> None:
-        """Tell all workers, these and later ones, what they wait for."""
-        self.told = json.dumps(settings.variables()).encode() + b"\n"
+        """Tell all workers that start here, these and later ones, what they wait for."""
+        self.told = in_words(settings)
         self._hand_out()
 
     def _hand_out(self) -> None:
-        for worker in self.workers:
-            if self.told is not None and not worker.briefed:
-                worker.briefed = True
-                with suppress(BrokenPipeError):  # it is gone already; that is noticed elsewhere
-                    os.write(worker.lifeline, self.told)  # a few kilobytes, which a pipe holds
+        for worker in self.seated:
+            if self.told is not None:
+                worker.brief(self.told)
+
+    def _spawn(self, place: Place) -> Worker:
+        slab = self.shared.slabs[min(self.free)]
+        worker = spawn(self.command, place.number, self.door, self.shared, slab)
+        self.free.discard(slab.number)
+        return worker
 
 
-def spawn(command: Sequence[str], number: int, door: socket.socket | None) -> Worker:
+def in_words(settings: Settings) -> bytes:
+    """Return settings as `read_settings` reads them."""
+    return json.dumps(settings.variables()).encode() + b"\n"
+
+
+def spawn(command: Sequence[str], number: int, door: socket.socket | None, shared: Shared, slab: Slab) -> Worker:
     """Start a worker. A session of its own keeps the terminal's Ctrl-C away from it: we tell it when to end."""
     with ExitStack() as ours, ExitStack() as theirs:
         lifeline, lifeline_end = os.pipe()
@@ -119,15 +190,16 @@ def spawn(command: Sequence[str], number: int, door: socket.socket | None) -> Wo
         ours.callback(os.close, ready)
         theirs.callback(os.close, ready_end)
         words = {"--number": number, "--parent": os.getpid(), "--lifeline": lifeline, "--ready": ready_end}
+        words |= {"--shared": shared.fd, "--slab": slab.number}
         if door is not None:
             words["--socket"] = door.fileno()
         process = subprocess.Popen(  # noqa: S603 - our own words, no shell
             [*command, *(word for name, value in words.items() for word in (name, str(value)))],
             stdin=subprocess.DEVNULL,
-            pass_fds=[lifeline, ready_end, *([door.fileno()] if door is not None else [])],
+            pass_fds=[lifeline, ready_end, shared.fd, *([door.fileno()] if door is not None else [])],
             start_new_session=True,
         )
-        return Worker(process, lifeline_end, ready, ours.pop_all())
+        return Worker(process, lifeline_end, ready, ours.pop_all(), slab)
 
 
 def end_with(parent: int) -> None:

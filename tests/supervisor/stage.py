@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from regsvc import observe
+from regsvc.observe.shared import Shared
 from regsvc.settings import Settings, load_settings
 from regsvc.supervisor import supervise
 from tests.lines import Lines
@@ -19,15 +20,17 @@ from tests.lines import Lines
 WORKER = """
 import argparse, json, os, signal, sys, time
 options = argparse.ArgumentParser()
-for name in ("number", "parent", "lifeline", "ready", "socket"):
+for name in ("number", "parent", "lifeline", "ready", "shared", "slab", "socket"):
     options.add_argument("--" + name, type=int)
 me = options.parse_args()
 folder = os.environ["FOLDER"]
 def ready(on_term=lambda *_: sys.exit(0)):
     settings = json.loads(os.read(me.lifeline, 65536))
     signal.signal(signal.SIGTERM, on_term)
-    with open(f"{folder}/{me.number}.{os.getpid()}", "w") as file:
+    signal.signal(signal.SIGUSR1, on_term)
+    with open(f"{folder}/.{os.getpid()}", "w") as file:
         json.dump(settings, file)
+    os.rename(f"{folder}/.{os.getpid()}", f"{folder}/{me.number}.{os.getpid()}")  # whole, when it is seen
     os.write(me.ready, b"!")
 def times():
     return len([name for name in os.listdir(folder) if name.startswith(f"{me.number}.")])
@@ -45,10 +48,17 @@ class Scene:
     folder: Path
     lines: Lines = field(default_factory=Lines)
     told: list[str] = field(default_factory=list)
+    given: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, str] = field(default_factory=dict)
 
     def settings(self, **changed: str) -> Settings:
         given = {"REGSVC_DATABASE_URL": "postgresql://db/x", "REGSVC_PROFILE": "dev", "REGSVC_PORT": "0"}
-        return load_settings({**given, **{f"REGSVC_{name}": value for name, value in changed.items()}})
+        self.given = {**given, **{f"REGSVC_{name}": value for name, value in changed.items()}}
+        return load_settings(self.given)
+
+    def read(self, before: Mapping[str, str], without: Collection[str]) -> Settings:
+        """Read the settings once more: what the test `changed` since the start, and what may not be."""
+        return load_settings({**self.given, **self.changed, **before}, without=without)
 
     def run(
         self,
@@ -63,8 +73,10 @@ class Scene:
         acting.start()
         command = (sys.executable, "-S", "-c", WORKER + worker)
         try:
-            with observe.open_log(self.lines):
-                return supervise(self.settings(**changed), database, tell=self.told.append, command=command)
+            told = self.settings(**changed)
+            shared = Shared.create(1 + 2 * told.workers)
+            with observe.open_log(self.lines, slab=shared.slabs[0]):
+                return supervise(told, database, shared=shared, read=self.read, tell=self.told.append, command=command)
         finally:
             acting.join()
 

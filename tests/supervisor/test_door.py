@@ -1,13 +1,15 @@
 """The listening socket: whose address, which port, what is said of it."""
 
+import errno
 import os
 import signal
 import socket
+import sys
 
 import pytest
 
 from regsvc.supervisor import CannotListen, listening
-from regsvc.supervisor.door import addresses
+from regsvc.supervisor.door import addresses, shut
 from tests.supervisor.stage import QUICK, Scene, tell, until
 
 
@@ -36,6 +38,33 @@ def test_the_socket_takes_connections_at_once(scene: Scene, host: str) -> None:
         assert door.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         with socket.create_connection(door.getsockname()[:2], timeout=QUICK):
             pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="packets are passed over by a filter of Linux")
+def test_a_door_that_is_shut_lets_in_who_has_begun_and_resets_nobody(scene: Scene) -> None:
+    """The supervisor shuts it; `worker` is what a worker has of it."""
+    with listening(scene.settings()) as door:
+        assert door is not None
+        address, worker = door.getsockname(), door.dup()
+        with socket.create_connection(address, timeout=QUICK) as begun, worker:
+            shut(door)
+            assert door.fileno() == -1
+            with pytest.raises(TimeoutError):
+                socket.create_connection(address, timeout=0.2)
+            begun.sendall(b"asked")
+            taken, _ = worker.accept()
+            with taken:
+                assert taken.recv(9) == b"asked"
+                taken.sendall(b"answered")
+                assert begun.recv(9) == b"answered"
+                newcomer = socket.socket()
+                newcomer.settimeout(0)
+                with newcomer:
+                    newcomer.connect_ex(address)
+                    worker.close()
+                    # The kernel asks once more after a second, and is refused: with nothing sent, it was no reset.
+                    assert newcomer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+                    until(lambda: newcomer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED)
 
 
 def test_who_serves_no_http_does_not_listen(scene: Scene) -> None:

@@ -6,6 +6,7 @@ What needs the real service is in tests/e2e.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,7 +33,8 @@ def test_all_workers_are_told_their_settings_and_stopped(scene: Scene) -> None:
     [started] = scene.lines.of("service_started")
     assert started["url"] == told["REGSVC_PUBLIC_URL"] == f"http://127.0.0.1:{told['REGSVC_PORT']}"
     assert [line.split()[0] for line in scene.told] == ["service", "docs", "mailbox"]
-    assert [line["asked_for"] for line in scene.lines.of("worker_exited")] == [True, True]
+    assert {line["pid"] for line in scene.lines.of("worker_stopped")} == {one, two}
+    assert scene.lines.of("worker_exited") == []
     assert scene.lines.of("service_stopped")[0]["exit_status"] == 0
 
 
@@ -58,9 +60,10 @@ def test_a_worker_that_dies_is_replaced(scene: Scene) -> None:
         tell(signal.SIGTERM)
 
     assert scene.run("ready(); wait()", actor) == os.EX_OK
-    first, last = scene.lines.of("worker_exited")
+    [first] = scene.lines.of("worker_exited")
     assert (first["exit_status"], first["asked_for"]) == (-signal.SIGKILL, False)
-    assert (last["exit_status"], last["asked_for"]) == (0, True)
+    [last] = scene.lines.of("worker_stopped")
+    assert last["exit_status"] == 0
     assert scene.lines.of("worker_restarted")[0]["restarts"] == 1
 
 
@@ -128,6 +131,34 @@ def test_told_twice_it_does_not_wait(scene: Scene) -> None:
     assert scene.lines.of("worker_exited")[0]["exit_status"] == -signal.SIGKILL
 
 
+def test_while_it_is_a_lame_duck_the_door_stays_open(scene: Scene) -> None:
+    """The workers say at once that they end, and have their own clock; the supervisor shuts the door in between."""
+    held = (
+        "leave = lambda *_: (open(folder + '/told', 'w').close(), time.sleep(0.8), sys.exit(0)); ready(leave); wait()"
+    )
+    seen: list[str] = []
+
+    def actor() -> None:
+        until(lambda: scene.lines.of("service_started"))
+        address = ("127.0.0.1", int(scene.lines.of("service_started")[0]["url"].rpartition(":")[2]))
+        tell(signal.SIGTERM)
+        until((scene.folder / "told").exists)
+        socket.create_connection(address, timeout=QUICK).close()
+        seen.append("open")
+        until(lambda: shut(address))
+        seen.append("shut")
+
+    def shut(address: tuple[str, int]) -> bool:
+        try:
+            socket.create_connection(address, timeout=0.1).close()
+        except OSError:
+            return True
+        return False
+
+    assert scene.run(held, actor, LAME_DUCK_SECONDS="0.4") == os.EX_OK
+    assert seen == ["open", "shut"]
+
+
 def test_a_window_that_is_closed_ends_what_runs_in_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: True)
 
@@ -139,19 +170,6 @@ def test_a_window_that_is_closed_ends_what_runs_in_it(scene: Scene, monkeypatch:
     assert scene.lines.of("service_stopped")[0]["reason"] == "SIGHUP"
 
 
-def test_elsewhere_a_hang_up_changes_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "isatty", lambda _: False)
-
-    def actor() -> None:
-        until(lambda: scene.lines.of("service_started"))
-        tell(signal.SIGHUP)
-        until(lambda: scene.lines.of("settings_warning"))
-        tell(signal.SIGTERM)
-
-    assert scene.run("ready(); wait()", actor) == os.EX_OK
-    assert len(scene.pids()) == 1
-
-
 def test_signals_are_as_before_afterwards(scene: Scene) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)]
     assert scene.run("sys.exit(78)") == os.EX_CONFIG
@@ -161,10 +179,11 @@ def test_signals_are_as_before_afterwards(scene: Scene) -> None:
 
 ORPHANING = """
 import os, signal, sys
+from regsvc.observe.shared import Shared
 from regsvc.supervisor import supervise
 from regsvc.settings import load_settings
 settings = load_settings({"DATABASE_URL": "postgresql://db/x", "REGSVC_PROFILE": "dev", "REGSVC_PORT": "0"})
-sys.exit(supervise(settings, None, command=(sys.executable, "-c", os.environ["STUB"])))
+sys.exit(supervise(settings, None, shared=Shared.create(3), command=(sys.executable, "-c", os.environ["STUB"])))
 """
 
 
@@ -189,7 +208,7 @@ ORPHAN = """
 if os.fork() == 0:
     if os.fork() == 0:
         time.sleep(0.1)
-        os.mkdir(folder + "/orphan")
+        os.makedirs(folder + "/orphan", exist_ok=True)
     os._exit(0)
 os.wait()
 """
@@ -208,6 +227,10 @@ def test_as_process_1_it_takes_orphans_away(scene: Scene, monkeypatch: pytest.Mo
             [init] = children(outer.pid)
             until((scene.folder / "orphan").exists)
             until(lambda: len(children(init)) == 1)  # the worker
+            os.kill(init, signal.SIGHUP)
+            done = next(json.loads(line) for line in outer.stdout if "reload_completed" in line)
+            assert done["replaced"] == 1
+            until(lambda: len(children(init)) == 1)  # the next one; the orphan that it made, too, was taken away
             os.kill(init, signal.SIGTERM)
             assert outer.wait(QUICK) == os.EX_OK
         finally:
