@@ -74,7 +74,7 @@ class Profiles:
                 return _refused(visitor, Refused(refusal))
             event = Publish("user.changed", before.id, actor=before.id, data={"fields": " ".join(fields)})
             await unit.outgoing.add((event,), trace=observe.trace())
-        observe.emit("profile_changed", user_id=str(after.id), fields=" ".join(fields))
+        observe.emit("profile_changed", user_id=str(after.id), changed=fields)
         return after
 
     async def remove(self, visitor: Visitor, password: Secret, errand: Errand = PLAIN) -> Refused | None:

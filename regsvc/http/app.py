@@ -16,13 +16,15 @@ from regsvc.flows.quota import Limits
 from regsvc.flows.recovery import Recovery
 from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Staff
-from regsvc.http import account, ops, pages, profile, session, staff
+from regsvc.http import account, logs, metrics, ops, pages, profile, session, staff
 from regsvc.http import mailbox as development
 from regsvc.http.caller import Network
 from regsvc.http.cookies import Cookies
 from regsvc.http.forms import Rules
 from regsvc.http.front import Front
 from regsvc.http.kinds import Kind
+from regsvc.http.logs import Source
+from regsvc.http.metrics import Metrics, nothing_counted
 from regsvc.http.openapi import document, example
 from regsvc.http.overload import Workload, probe_paths
 from regsvc.http.problems import Writer
@@ -56,6 +58,8 @@ class Knobs:
     cors_origins: Sequence[str] = ()  # of pages elsewhere that may call
     requests_max: int = 512  # in hand at once
     request_deadline: timedelta = timedelta(seconds=20)
+    metrics: Metrics | None = field(default_factory=nothing_counted)  # None: there are no such routes
+    logs: Source = field(default_factory=Source)  # what a stream of the log reads
 
     @property
     def rules(self) -> Rules:
@@ -108,15 +112,18 @@ def make_app(
 
     rules = knobs.rules
     cookies = Cookies.of(knobs.public_url, knobs.cors_origins) if knobs.cookies else None
-    table = routes(development=mailbox is not None, uniform=knobs.uniform)
+    table = routes(development=mailbox is not None, uniform=knobs.uniform, metrics=knobs.metrics is not None)
+    gate = staff.Gate.of(flows.staff, flows.sessions, knobs.admin_token)
     views: dict[str, View] = {
         **account.views(flows.accounts, rules),
         **session.views(flows.sessions, flows.recovery, tokens, rules, cookies),
         **profile.views(flows.profiles, flows.sessions, rules, cookies),
-        **staff.views(flows.staff, flows.sessions, knobs.admin_token, rules, standing(limits, table, knobs.hashing)),
+        **staff.views(flows.staff, gate, rules, standing(limits, table, knobs.hashing)),
+        **logs.views(knobs.logs, gate, table),
         **ops.views(probe, knobs.checks, knobs.draining),
         **pages.views(described, shown, rules, root=knobs.writer.base, mailbox=mailbox is not None),
         **({} if mailbox is None else development.views(mailbox)),
+        **({} if knobs.metrics is None else metrics.views(knobs.metrics, gate.admit)),
     }
     wording = Wording(knobs.writer, frozenset(route.name for route in table if route.auth is Auth.BASIC))
     views |= {route.name: receipts.keyed(route, views[route.name], wording) for route in table if route.keyed}
@@ -132,5 +139,6 @@ def always_answered() -> frozenset[bytes]:
 
 def describe(knobs: Knobs, *, mailbox: bool) -> bytes:
     """Return the OpenAPI document of an app with these knobs, as JSON on one line."""
-    found = document(routes(development=mailbox, uniform=knobs.uniform), knobs.writer, knobs.rules)
+    table = routes(development=mailbox, uniform=knobs.uniform, metrics=knobs.metrics is not None)
+    found = document(table, knobs.writer, knobs.rules)
     return json.dumps(found, ensure_ascii=False).encode()

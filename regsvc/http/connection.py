@@ -20,6 +20,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from regsvc.http.http11 import WHOLE
+from regsvc.http.streamed import Streamed
 
 WATCH = "regsvc.wait_disconnect"  # where a request's scope keeps what `wait_disconnect` awaits
 
@@ -81,11 +82,15 @@ class LeanConnection(TrioASGIHTTPConnection):
         if whole is not None and at_once is not None:
             await at_once(response.status_code, head, whole)
             return
-        start = {"status": response.status_code, "headers": head}
-        await send(cast("Any", {"type": "http.response.start", **start}))
-        if whole is None and self.scope["method"] != "HEAD":
-            await _Stream(send, receive).carry(cast("Response", response))
-        await send({"type": "http.response.body", "body": whole or b"", "more_body": False})
+        start, stream = {"status": response.status_code, "headers": head}, _Stream(send, receive)
+        try:
+            await send(cast("Any", {"type": "http.response.start", **start}))
+            if whole is None and self.scope["method"] != "HEAD":
+                await stream.carry(cast("Response", response))
+            await send({"type": "http.response.body", "body": whole or b"", "more_body": False})
+        finally:
+            if isinstance(response, Streamed):
+                response.end(stream.sent)
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +100,7 @@ class _Stream:
     send: ASGISendCallable
     watch: ASGIReceiveCallable
     over: bool = False
+    sent: int = 0  # octets
     waiting: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     async def carry(self, response: Response) -> None:
@@ -104,9 +110,15 @@ class _Stream:
             async with cast("AbstractAsyncContextManager[AsyncIterable[str | bytes]]", response.response) as source:
                 pieces = aiter(source)
                 while (piece := await self._next(pieces)) is not None:
-                    data = piece.encode() if isinstance(piece, str) else piece
-                    await self.send({"type": "http.response.body", "body": data, "more_body": True})
+                    await self._say(piece)
             nursery.cancel_scope.cancel(reason="the stream has ended")
+        if self.over and isinstance(response, Streamed):
+            await self._say(await response.farewell())
+
+    async def _say(self, piece: str | bytes) -> None:
+        data = piece.encode() if isinstance(piece, str) else piece
+        self.sent += len(data)
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def _next(self, pieces: AsyncIterator[str | bytes]) -> str | bytes | None:
         if self.over:

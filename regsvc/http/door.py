@@ -74,7 +74,7 @@ class Limits:
     body_arrives: float = 10.0  # from there to the end of its body
     send_stalls: float = 10.0  # an answer that the client does not read
     linger: float = 0.5  # after a refusal, for the client to take the answer
-    fresh: float = 0.25  # at shutdown, for a connection which has not asked anything yet
+    fresh: float = 0.25  # at shutdown, for a connection on its way, and for one which has not asked anything yet
 
 
 class Refused(Exception):  # noqa: N818 – it is what happened to a request, not an error of ours
@@ -108,6 +108,9 @@ class Door:
     contained: int = 0
     cut: int = 0
     grace_over: int = 0
+    lost: int = 0  # requests that got no answer because the server ended
+    parting: bool = False  # each answer is the last one on its connection
+    patient: bool = False  # another server goes on at the same socket: nobody is hurried
 
     def __post_init__(self) -> None:
         self.crowd = Crowd(self.limits.connections, self.limits.guests, self.limits.silence)

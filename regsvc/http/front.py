@@ -6,6 +6,7 @@ client's Host, signals, hooks before and after) is left out, and so is its handl
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Final, cast
 
@@ -30,6 +31,7 @@ from regsvc.http.problems import Told, tell, unavailable
 from regsvc.http.protection import Protection
 from regsvc.http.reply import Answer, View, Wording, nothing, worded
 from regsvc.http.routes import Route
+from regsvc.http.streamed import Streamed
 from regsvc.http.wire import Unreadable
 from regsvc.ports import Unavailable
 
@@ -112,25 +114,21 @@ class Front(QuartTrio):
         peer = request.scope.get("client") or (None,)  # none on a unix socket
         address = client_address(peer[0], head.getlist("X-Forwarded-For"), self._trusted)
         asked.caller = caller = Caller(request_id(head), address, errand=Errand(client_key(address)))
-        with observe.request_context(caller.request_id, head.get("Traceparent")) as span:
+        within = observe.request_context(caller.request_id, head.get("Traceparent"))
+        with within as place, observe.span("request", "HTTP", at=place) as span:
             async with self.request_context(request):
                 answer = await self._answer(asked)
             if caller.meter is not None and (level := caller.meter.level) is not None:
                 answer.headers.extend(quota.headers(level, answer.headers.get("Retry-After")))
-            answer.headers.extend({"X-Request-ID": caller.request_id, "traceparent": str(span)})
+            answer.headers.extend({"X-Request-ID": caller.request_id, "traceparent": str(place)})
             self._protection.cover(answer.headers, head)
-            observe.emit(
-                "http_request",
-                method=request.method,
-                route=asked.template,
-                status=answer.status_code,
-                duration_ms=round((trio.current_time() - began) * 1000, 3),
-                bytes_in=caller.bytes_in,
-                bytes_out=answer.content_length,
-                client=address,
-                user_id=caller.user_id,
-                refusal=caller.refusal,
-            )
+            if span:
+                _describe(span, asked, answer.status_code)
+            if isinstance(answer, Streamed):  # it has only begun
+                here = copy_context()
+                answer.at_the_end(lambda octets: here.run(_tell, asked, answer, began, octets))
+            else:
+                _tell(asked, answer, began, answer.content_length)
         return answer
 
     async def _answer(self, asked: Asked) -> Response:
@@ -192,6 +190,35 @@ class Front(QuartTrio):
                 reason=reason,
             )
         return gravest
+
+
+def _tell(asked: Asked, answer: Response, began: float, bytes_out: int | None) -> None:
+    """Log a request, which is over."""
+    caller = asked.caller
+    observe.emit(
+        "http_request",
+        method=asked.method,
+        route=asked.template,
+        status=answer.status_code,
+        duration_ms=round((trio.current_time() - began) * 1000, 3),
+        bytes_in=caller.bytes_in,
+        bytes_out=bytes_out,
+        client=caller.address,
+        user_id=caller.user_id,
+        refusal=caller.refusal,
+    )
+
+
+def _describe(span: observe.Span, asked: Asked, status: int) -> None:
+    """Tell what there is to tell of a request, never its path; the server has seen to it that its method is known."""
+    span.name = asked.method
+    if asked.url_rule is not None:
+        span.name += f" {asked.template}"
+        span.tell("route", asked.template)
+    span.tell("method", asked.method)
+    span.tell("scheme", asked.scheme)
+    span.tell("status", status)
+    span.tell("refusal", asked.caller.refusal)
 
 
 def _gravity(problem: Told) -> tuple[bool, int]:

@@ -84,6 +84,7 @@ class Connection(TCPServer):
         self._guest = False  # no place was free
         self._left = False  # it gave way to another
         self._quick = False  # something was written since the last read without letting others run
+        self._told = False  # the client knows that nothing more is answered
 
     @property
     def busy(self) -> bool:
@@ -111,6 +112,7 @@ class Connection(TCPServer):
                 self._cut(Cut.GRACE_OVER)
             raise
         finally:
+            self._door.lost += self._owes()
             self._door.crowd.leave(self)
             self._socket.close()
 
@@ -119,7 +121,7 @@ class Connection(TCPServer):
         if isinstance(event, RawData):
             await self._write(event.data)
         elif isinstance(event, Closed):
-            self._closing = True
+            self._closing = self._told = True
         else:  # Updated: an answer has gone, and the connection may carry another
             self._answers += 1
             self._taken = 0
@@ -135,9 +137,9 @@ class Connection(TCPServer):
                     self.protocol.connection.receive_data(await self._read())
 
     def hurry(self) -> None:
-        """Stop waiting for what may never come; called once, when the server begins to drain."""
+        """Stop waiting for what may never come; called when the server begins to drain, or loses its patience."""
         self._watching.cancel(reason="the server drains")
-        if self._phase is not Cut.IDLE:
+        if self._phase is not Cut.IDLE or self._door.patient:
             return
         if not self._answers:  # accepted just now, and perhaps asking at this very moment
             self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + self._door.limits.fresh)
@@ -166,6 +168,7 @@ class Connection(TCPServer):
             self._door.refused += 1
             self._door.observe.request_refused(refused.status, refused.name, refused.detail)
             await self.protocol.answer(refused)
+            self._told = True
         if not (self._ended or self._left):
             await self._linger()
 
@@ -182,19 +185,23 @@ class Connection(TCPServer):
         if self._phase is Cut.IDLE:
             self._door.crowd.falls_silent(self, self._since)
         with trio.CancelScope(deadline=deadline) as self._waiting:
-            data = await self._read()
-            self._door.crowd.speaks(self)
-            self._taken += len(data)
-            if self._taken > 4 * self._door.limits.body + PIPELINED_MAX:
-                raise Refused(413, "PayloadTooLarge", "The body is wrapped in too much chunking.")
-            return data
+            return self._heard(await self._read())
         if self._guest:
             raise full()
         if self._phase is Cut.IDLE:
+            if not self._left and self._socket.is_readable():  # it came in the very moment that was too late
+                return self._heard(await self._read())
             self._ended = True
             return b""
         self._cut(self._phase)
         raise Refused(408, "RequestTimeout", "The request did not arrive in time.")
+
+    def _heard(self, data: bytes) -> bytes:
+        self._door.crowd.speaks(self)
+        self._taken += len(data)
+        if self._taken > 4 * self._door.limits.body + PIPELINED_MAX:
+            raise Refused(413, "PayloadTooLarge", "The body is wrapped in too much chunking.")
+        return data
 
     def _deadline(self) -> float:
         """When the wait for the client ends. Trickling bytes do not move it."""
@@ -207,7 +214,7 @@ class Connection(TCPServer):
             phase, seconds = Cut.IDLE, limits.idle
         if phase is not self._phase:
             self._phase, self._since = phase, trio.current_time()
-        if self._door.draining and phase is Cut.IDLE:
+        if self._door.draining and not self._door.patient and phase is Cut.IDLE:
             seconds = min(seconds, limits.fresh)
         return min(self._since + seconds, self._met + limits.guest_asks) if self._guest else self._since + seconds
 
@@ -247,6 +254,17 @@ class Connection(TCPServer):
             return os.write(self._socket.fileno(), data)
         except OSError:  # it takes nothing now, or the client is gone: whoever waits for it finds out
             return 0
+
+    def _owes(self) -> bool:
+        """Whether the server ends while the client has asked something, and was not told to ask elsewhere."""
+        if not self._door.parting or self._told or self._left:
+            return False
+        if self.busy or (self._taken and not self._ended):
+            return True
+        try:
+            return bool(os.read(self._socket.fileno(), 1))
+        except OSError:  # nothing is there, or nobody
+            return False
 
     def _hang_up(self) -> None:
         """Close at once, which also wakes whoever reads."""

@@ -64,7 +64,7 @@ class Http11(H11Protocol):
 
     @property
     def _is_last(self) -> bool:
-        return self._door.draining or self.guest
+        return self._door.parting or self.guest
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Pass an answer's part on; a draining server says that it is the last one."""

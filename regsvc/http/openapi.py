@@ -121,6 +121,11 @@ def document(routes: Sequence[Route], writer: Writer, rules: Rules) -> Json:
                     "bearerFormat": "JWT",
                     "description": "The access token of a login (RFC 6750).",
                 },
+                "metrics": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "The token that the operator set for the metrics, if there is one.",
+                },
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
@@ -171,7 +176,7 @@ def _operation(route: Route, path: str, writer: Writer, rules: Rules) -> Json:
     }
     if route.description:
         operation["description"] = route.description
-    if route.auth is Auth.COOKIE:
+    if route.auth in {Auth.COOKIE, Auth.METRICS}:
         operation["security"] = [{}, {route.auth.value: []}]
     elif route.auth is not Auth.NONE:
         operation["security"] = [{route.auth.value: []}]

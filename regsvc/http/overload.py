@@ -19,7 +19,7 @@ from regsvc.http.kinds import Kind
 from regsvc.http.problems import Told, tell
 from regsvc.http.routes import Route
 
-PROBES: Final = frozenset({"livez", "readyz", "health", "metrics"})  # routes by name
+PROBES: Final = frozenset({"livez", "readyz", "health", "metrics", "metrics_report"})  # routes by name
 RETRY_LEAST: Final = timedelta(seconds=1)
 SMOOTH: Final = 16  # a mean follows what is within so many requests
 

@@ -8,7 +8,7 @@ import trio
 from quart import Response, render_template, request
 from quart_trio.wrappers import TrioResponse
 
-from regsvc import __version__
+from regsvc import __version__, observe
 from regsvc.http import kinds, models
 from regsvc.http.forms import Rules
 from regsvc.http.kinds import Kind
@@ -17,6 +17,18 @@ from regsvc.http.reply import View, page, reply, written
 
 SCRIPT: Final = "text/javascript; charset=utf-8"
 STYLE: Final = "text/css; charset=utf-8"
+OPS: Final = (
+    "ops.js",
+    "ops-charts.js",
+    "ops-letters.js",
+    "ops-log.js",
+    "ops-metrics.js",
+    "ops-panels.js",
+    "ops-session.js",
+    "ops-sse.js",
+)
+"""The modules of the page for operators; each names those it needs."""
+
 ASSETS: Final[Mapping[str, tuple[str, str]]] = {
     "pages.css": ("pages.css", STYLE),
     "mailbox.css": ("mailbox.css", STYLE),
@@ -25,6 +37,8 @@ ASSETS: Final[Mapping[str, tuple[str, str]]] = {
     "reset.css": ("reset.css", STYLE),
     "reset.js": ("reset.js", SCRIPT),
     "activate.js": ("activate.js", SCRIPT),
+    "ops.css": ("ops.css", STYLE),
+    **{name: (name, SCRIPT) for name in OPS},
     "icon.svg": ("icon.svg", "image/svg+xml"),
     "swagger-ui.css": ("swagger-ui/swagger-ui.css", STYLE),
     "swagger-ui-bundle.js": ("swagger-ui/swagger-ui-bundle.js", SCRIPT),
@@ -48,6 +62,7 @@ def views(
         "problem": _problem_view(example),
         "reset_page": _reset_view(rules),
         "activate_page": _activate_page,
+        "ops_page": _ops_page,
         "asset": _asset_view(trio.Path(str(files("regsvc.http") / "static"))),
     }
 
@@ -95,6 +110,10 @@ def _problem_view(example: Callable[[Kind], str]) -> View:
 
 async def _activate_page() -> Response:
     return page(await render_template("activate.html"))
+
+
+async def _ops_page() -> Response:
+    return page(await render_template("ops.html", events=sorted(observe.EVENTS)))
 
 
 def _reset_view(rules: Rules) -> View:

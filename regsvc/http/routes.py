@@ -16,6 +16,7 @@ JSON: Final = "application/json"
 HTML: Final = "text/html"
 PLAIN: Final = "text/plain"
 EVENTS: Final = "text/event-stream"
+OPENMETRICS: Final = "application/openmetrics-text"
 ANY: Final = "*/*"
 
 
@@ -26,6 +27,7 @@ class Auth(Enum):
     BASIC = "basic"
     BEARER = "bearer"
     COOKIE = "cookie"  # or the same in the body
+    METRICS = "metrics"  # its own bearer token, where the service has one
 
 
 class Tag(Enum):

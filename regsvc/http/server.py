@@ -7,7 +7,7 @@ idle ones open while it drains, and does not say what it cut. TLS, HTTP/2 and we
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -51,15 +51,20 @@ class Statistics:
     refused: int
     contained: int
     cut: int
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """How a server ended: requests in flight when it stopped accepting, answered since, cut when grace was over."""
+    """How a server ended: requests in flight when it stopped accepting, answered since, cut when grace was over.
+
+    `lost`: those cut, and those of accepted connections that were on their way and got no answer.
+    """
 
     in_flight: int
     finished: int
     cut: int
+    lost: int
 
 
 class Server:
@@ -80,7 +85,19 @@ class Server:
             refused=door.refused,
             contained=door.contained,
             cut=door.cut,
+            lost=door.lost,
         )
+
+    def part(self, *, patient: bool) -> None:
+        """Serve on, but have each answer be the last one on its connection, so that clients go elsewhere.
+
+        `patient`: another server goes on at the same socket, so nobody hears that this one ends, and a connection may
+        be asked again at any moment: in the drain idle ones are left to their usual deadline. Told once more, without
+        patience, it has none any more.
+        """
+        self._door.parting, self._door.patient = True, patient
+        if self._door.draining and not patient:
+            _hurry(self._door)
 
 
 def plain_refusal(
@@ -106,12 +123,14 @@ async def serve(
     """Serve `app` on listening `sockets` (file descriptors, ours from now on) until `shutdown` returns, then drain.
 
     `probes`: the paths that are answered even when there are more connections than `limits` allow.
-    Draining: nothing more is accepted, idle connections close at once, streams and long polls are told to end, requests
-    in flight have `grace` seconds. The app's connection class is replaced by the lean one.
+    Draining: those on their way are let in for a moment (`Limits.fresh`), with them all that the kernel holds, then
+    nobody is; idle connections close at once, unless `Server.part` was told of patience; streams and long polls are
+    told to end, requests in flight have `grace` seconds. The app's connection class is replaced by the lean one.
     Cancellation: everything is cut at once. Errors: those of the app's start-up and of the sockets; no client's.
     """
     with ExitStack() as owned:
-        listeners = [_listener(owned.enter_context(socket.socket(fileno=fd))) for fd in sockets]
+        listening = [owned.enter_context(socket.socket(fileno=fd)) for fd in sockets]
+        listeners = [_Listener(each) for each in listening]
         door = Door(app=app, config=_config(grace), limits=limits, refuse=refuse, observe=observe, probes=probes)
         accept = partial(trio.serve_listeners, partial(_welcome, door), listeners)
         app.asgi_http_class = LeanConnection
@@ -121,20 +140,40 @@ async def serve(
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     await accepting.start(partial(accept, handler_nursery=connections), name="accept")
-                    task_status.started(Server(door, tuple(_address(listener) for listener in listeners)))
+                    task_status.started(Server(door, tuple(_address(each) for each in listening)))
                     await shutdown()
+                    in_flight, answered = door.in_flight(), door.answered
+                    await _drain(door)
+                    connections.cancel_scope.deadline = trio.current_time() + grace
+                    if not door.patient:
+                        await trio.sleep(limits.fresh)
                     accepting.cancel_scope.cancel(reason="the server drains")
-                in_flight, answered = door.in_flight(), door.answered
-                await _drain(door)
-                connections.cancel_scope.deadline = trio.current_time() + grace
+                for each in listening:
+                    if not door.patient:
+                        _take_the_rest(each, door, connections)
+                    each.close()  # at once: who comes between the two is reset where no other process has the socket
             await app.shutdown()
-        return Drained(in_flight=in_flight, finished=door.answered - answered, cut=door.grace_over)
+        return Drained(in_flight, finished=door.answered - answered, cut=door.grace_over, lost=door.lost)
 
 
 async def _drain(door: Door) -> None:
+    door.parting = True
     await door.context.terminated.set()
+    _hurry(door)
+
+
+def _hurry(door: Door) -> None:
     for connection in list(door.crowd.everybody()):
         connection.hurry()
+
+
+def _take_the_rest(listening: socket.socket, door: Door, connections: trio.Nursery) -> None:
+    """Take the connections that the kernel has made and holds: it resets them when the socket is closed."""
+    with suppress(OSError):  # there are no more of them, or no more files: that is all we can do
+        while True:
+            accepted, _ = listening.accept()
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+            connections.start_soon(_welcome, door, stream, name="a late connection")
 
 
 async def _welcome(door: Door, stream: trio.SocketStream) -> None:
@@ -166,16 +205,25 @@ def _config(grace: float) -> Config:
     return config
 
 
-def _listener(listening: socket.socket) -> trio.SocketListener:
-    if listening.family in {socket.AF_INET, socket.AF_INET6}:  # accepted sockets inherit it
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listening.listen(BACKLOG)
-    return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """Trio's, but it does not close the socket when the accepting ends: there is more to take."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        if listening.family in {socket.AF_INET, socket.AF_INET6}:  # accepted sockets inherit it
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.listen(BACKLOG)
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+    async def accept(self) -> trio.SocketStream:
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
-def _address(listener: trio.SocketListener) -> str:
-    name = listener.socket.getsockname()
-    if listener.socket.family == socket.AF_UNIX:
+def _address(listening: socket.socket) -> str:
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
         return f"unix:{name}"
-    host = f"[{name[0]}]" if listener.socket.family == socket.AF_INET6 else name[0]
+    host = f"[{name[0]}]" if listening.family == socket.AF_INET6 else name[0]
     return f"http://{host}:{name[1]}"

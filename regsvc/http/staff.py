@@ -24,7 +24,7 @@ from regsvc.flows.errand import Errand
 from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Page, Staff
 from regsvc.http import staff_models, wire
-from regsvc.http.caller import asked
+from regsvc.http.caller import Caller, asked
 from regsvc.http.forms import NothingForm, Rules
 from regsvc.http.models import Fault
 from regsvc.http.receipt import answered
@@ -50,11 +50,8 @@ _NO_SUCH_USER: Final = Refused(Refusal.NO_SUCH_USER)
 _NO_SUCH_MAIL: Final = Refused(Refusal.NO_SUCH_MAIL)
 
 
-def views(
-    staff: Staff, sessions: Sessions, admin_token: Secret | None, rules: Rules, limits: Acting[[]]
-) -> Mapping[str, View]:
+def views(staff: Staff, gate: "Gate", rules: Rules, limits: Acting[[]]) -> Mapping[str, View]:
     """Return what answers the routes of this room, by the names in the table; `limits` shows how they stand."""
-    gate = Gate(staff, sessions, _digest(admin_token.reveal()) if admin_token is not None else None)
     return {
         "staff_users": gate.acting(_users(staff)),
         "staff_user": gate.acting(_user(staff)),
@@ -81,6 +78,11 @@ class Gate:
     sessions: Sessions
     digest: bytes | None
 
+    @classmethod
+    def of(cls, staff: Staff, sessions: Sessions, admin_token: Secret | None) -> "Gate":
+        """Return the gate; `admin_token` is what a machine shows."""
+        return cls(staff, sessions, _digest(admin_token.reveal()) if admin_token is not None else None)
+
     def acting(self, view: Acting[P]) -> View:
         """Return the view for those who may."""
 
@@ -96,6 +98,10 @@ class Gate:
         token = wire.bearer(request.headers)
         if self.digest is not None and hmac.compare_digest(_digest(token), self.digest):
             return Actor(By.ADMIN_TOKEN, ip=caller.address)
+        return await self.known(token, caller)
+
+    async def known(self, token: str, caller: Caller) -> Actor | Refused:
+        """Tell who of the accounts acts, if it may, now: what it could do a moment ago does not count."""
         visitor = await self.sessions.authenticate(token)
         if isinstance(visitor, Refused):
             return visitor

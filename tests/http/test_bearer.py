@@ -1,11 +1,14 @@
 """Who shows an access token: read to the letter, refused alike, and asked before anything else is looked at."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from regsvc.domain.values import Secret
 from regsvc.http.kinds import KINDS
+from regsvc.http.metrics import nothing_counted
 from regsvc.http.routes import Auth, Route
 from regsvc.http.table import routes
 from tests.http.doorstep import EMAIL, PASSWORD, Doorstep, basic
@@ -98,6 +101,7 @@ ANY: dict[str, Any] = {
     ids=lambda route: f"{route.method} {route.path}",
 )
 async def test_only_routes_that_take_basic_ask_for_it(door: Doorstep, route: Route) -> None:
+    door.knobs = replace(door.knobs, metrics=replace(nothing_counted(), token=Secret("what a scraper shows")))
     answer = await door.ask(route.method, at(route), ANY.get(route.name))
     assert answer.status == 401
     assert answer.headers["WWW-Authenticate"] == (BASIC if route.auth is Auth.BASIC else PLAIN)

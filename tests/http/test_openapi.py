@@ -232,6 +232,7 @@ def test_who_asks_is_asked_for_where_it_is_needed(document: Json) -> None:
     assert {name: (it["type"], it.get("scheme", it.get("name"))) for name, it in schemes.items()} == {
         "basic": ("http", "basic"),
         "bearer": ("http", "bearer"),
+        "metrics": ("http", "bearer"),
         "cookie": ("apiKey", "__Host-regsvc_refresh"),
     }
     needed: dict[Auth, list[Json] | None] = {
@@ -239,6 +240,7 @@ def test_who_asks_is_asked_for_where_it_is_needed(document: Json) -> None:
         Auth.BASIC: [{"basic": []}],
         Auth.BEARER: [{"bearer": []}],
         Auth.COOKIE: [{}, {"cookie": []}],
+        Auth.METRICS: [{}, {"metrics": []}],
     }
     for route in routes(development=True):
         for path in route.paths:
@@ -279,6 +281,7 @@ async def test_real_answers_are_what_the_document_says(door: Doorstep) -> None:
         ("GET", "/readyz", None, None, 200),
         ("GET", "/v1/health", None, None, 200),
         ("GET", "/v1/health/db", None, None, 200),
+        ("GET", "/v1/metrics", None, None, 200),
         ("GET", "/", None, None, 200),
         ("GET", "/dev/mail/messages", None, None, 200),
         ("GET", "/api/v2/messages", None, None, 200),

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from regsvc.domain.values import PasswordRules
-from regsvc.http.pages import ASSETS
+from regsvc.http.pages import ASSETS, OPS
+from regsvc.observe import EVENTS
 from tests.http.doorstep import URL, Doorstep
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
@@ -29,7 +30,7 @@ async def test_a_browser_is_shown_a_page(door: Doorstep) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/problems", "/problems/overloaded", "/reset-password", "/activate", "/dev/mail"]
+    "path", ["/", "/docs", "/problems", "/problems/overloaded", "/reset-password", "/activate", "/dev/mail", "/ops"]
 )
 async def test_what_a_page_loads_is_served_here(door: Doorstep, path: str) -> None:
     page = await door.ask("GET", path, headers=BROWSER)
@@ -92,12 +93,29 @@ async def test_the_page_that_activates_is_the_same_for_all_and_does_nothing_by_b
     assert "innerHTML" not in script
 
 
-@pytest.mark.parametrize("path", ["/reset-password", "/activate"])
+@pytest.mark.parametrize("name", OPS)
+async def test_a_module_of_the_page_for_operators(door: Doorstep, name: str) -> None:
+    script = (await door.ask("GET", f"/assets/{name}")).body.decode()
+    assert set(re.findall(r'(?:from|import) "\./([^"]+)"', script)) <= set(OPS)
+    assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(|https?://(?!www\.w3\.org)", script)
+    assert "sessionStorage" not in script  # what one signs in with is kept nowhere
+    assert re.findall(r"localStorage\.setItem\(([^)]*)\)", script) in ([], ['"regsvc-theme", name'])
+    assert len(script.splitlines()) <= 400
+
+
+async def test_the_page_for_operators_is_the_same_for_all_and_sends_nothing_by_itself(door: Doorstep) -> None:
+    page = (await door.ask("GET", "/ops", headers=BROWSER)).body.decode()
+    assert page == (await Doorstep(mailbox=None).ask("GET", "/ops?token=x", headers=BROWSER)).body.decode()
+    assert " action=" not in page
+    assert all(f'<option value="{event}">' in page for event in EVENTS)
+
+
+@pytest.mark.parametrize("path", ["/reset-password", "/activate", "/ops"])
 async def test_a_page_masks_passwords_and_lets_programs_fill_them_in(door: Doorstep, path: str) -> None:
     page = (await door.ask("GET", path)).body.decode()
-    fields = [field for field in re.findall(r"<input[^>]*>", page) if "password" in field]
+    fields = [field for field in re.findall(r"<input[^>]*>", page) if "password" in field and "radio" not in field]
     assert fields
     for field in fields:
         assert 'type="password"' in field
-        assert re.search(r'autocomplete="(current|new)-password"', field)
+        assert re.search(r'autocomplete="(current|new)-password"', field) or 'id="token"' in field
     assert "paste" not in page

@@ -12,7 +12,7 @@ import pytest
 from regsvc.domain.account import Address, Claim
 from regsvc.domain.session import Role, User
 from regsvc.domain.values import EmailKey, Secret, Username
-from regsvc.http.routes import Route
+from regsvc.http.routes import EVENTS, Route
 from regsvc.http.table.staff import STAFF
 from tests.flows.fakes import START
 from tests.http.doorstep import PASSWORD, Answer, Doorstep
@@ -46,8 +46,8 @@ def path(route: Route, user: UUID = NOBODY, mail: UUID = NOBODY) -> str:
     return route.path.format(user_id=user, mail_id=mail)
 
 
-async def call(door: Doorstep, route: Route, target: str, bearer: str | None) -> Answer:
-    return await door.ask(route.method, target, BODIES.get(route.name), bearer=bearer)
+async def call(door: Doorstep, route: Route, target: str, bearer: str | None, method: str | None = None) -> Answer:
+    return await door.ask(method or route.method, target, BODIES.get(route.name), bearer=bearer)
 
 
 # ------------------------------------------------------------------------------------------------- who may
@@ -75,8 +75,9 @@ async def test_nobody_is_let_in_but_administrators(door: Doorstep, route: Route)
             (await call(door, route, place, other)).problem(403, "Forbidden")
     assert before == (door.shelf.users, door.shelf.letters, door.shelf.deeds())
 
+    method = "HEAD" if route.success.media_type == EVENTS else None  # a stream has no end
     for bearer in (TOKEN, good):
-        assert (await call(door, route, path(route, target.id, mail.id), bearer)).status < 300
+        assert (await call(door, route, path(route, target.id, mail.id), bearer, method)).status < 300
         door.shelf.put(target)
         door.shelf.letters[mail.id] = mail
 

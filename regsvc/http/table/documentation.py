@@ -45,6 +45,15 @@ DOCUMENTATION: Final = (
         success=Success("Swagger UI, working without a network.", media_type=HTML),
     ),
     Route(
+        name="ops_page",
+        method="GET",
+        path="/ops",
+        tag=Tag.OPERATIONS,
+        summary="Watch the service",
+        description="A page for administrators, who sign in on it: live figures, the log, dead letters.",
+        success=Success("The page, the same for everybody.", media_type=HTML),
+    ),
+    Route(
         name="problem_index",
         method="GET",
         path="/problems",

@@ -1,14 +1,16 @@
 """What administrators do."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, get_args
 
+from regsvc import observe
 from regsvc.http import kinds, staff_models
 from regsvc.http.forms import Form, NothingForm
 from regsvc.http.kinds import Kind
-from regsvc.http.routes import Auth, Parameter, Route, Success, Tag, under_v1
+from regsvc.http.routes import EVENTS, Auth, Parameter, Route, Success, Tag, under_v1
 from regsvc.http.staff import LIMIT, LIMIT_MAX, MAIL_STATES, SOUGHT
 from regsvc.http.table.parts import ANY_BODY, ID, LATER, NAME, NOON
+from regsvc.observe import Level
 
 _OTHER_ID: Final = "01939d70-1c7e-7a61-8b0f-5d2c9e4a7b13"
 _UUID: Final = {"type": "string", "format": "uuid"}
@@ -121,6 +123,11 @@ def _staff(
 
 def _words(name: str, description: str, words: tuple[str, ...]) -> Parameter:
     return Parameter(name, "query", description, {"type": "string", "enum": list(words)})
+
+
+def _several(name: str, description: str, one: Mapping[str, object]) -> Parameter:
+    said = f"{description} Repeated, or with commas."
+    return Parameter(name, "query", said, {"type": "array", "items": dict(one)})
 
 
 STAFF: Final[tuple[Route, ...]] = (
@@ -236,5 +243,22 @@ STAFF: Final[tuple[Route, ...]] = (
         "See how the limits stand",
         "What may be done how often, where that is counted, and what the worker that answers has taken and refused.",
         Success("How they stand.", staff_models.StaffLimits, _LIMITS),
+    ),
+    _staff(
+        "GET",
+        "/logs/stream",
+        "staff_log_stream",
+        "Follow the log",
+        "The lines of all processes of the service on this machine, as they are written, from now on. First comes "
+        "`hello` with `instance`, `version` and `workers`; then `line`, each one an object as the log has it, and "
+        "`lost` with the number of `lines` that came faster than they were read. `bye` says that the worker ends: "
+        "come again. The stream ends with the session and the role, too. Lines that REGSVC_LOG_LEVEL leaves out are "
+        "not here either.",
+        Success("Events, without end.", media_type=EVENTS),
+        kinds.VALIDATION_ERROR,
+    ).taking(
+        _words("level", "The least level.", get_args(Level)),
+        _several("event", "Only these events.", {"type": "string", "enum": list(observe.EVENTS)}),
+        _several("route", "Only lines about these routes: a path, or as `POST /v1/users/register`.", NAME),
     ),
 )
