@@ -22,7 +22,9 @@ from regsvc.settings import Settings
 from regsvc.settings.words import variable
 from regsvc.store.embedded import Cluster, EmbeddedError
 from regsvc.store.migrations import migrate
+from regsvc.supervisor import CannotListen
 from regsvc.trio_asyncpg import open_connection
+from tests import lines
 
 Run = Callable[..., Result]
 
@@ -142,6 +144,13 @@ def test_migrate_tells_what_it_applied_and_nothing_twice(run: Run, database: str
     assert json.loads(first.stdout)["applied"][0] == "0001 accounts"
     assert json.loads(run("migrate", "--json", **told).stdout) == {"applied": []}
     assert "up to date" in run("migrate", **told).stderr
+
+
+def test_migrate_tells_of_what_the_audit_trail_has_beside_its_months(run: Run, database: str) -> None:
+    told = {"REGSVC_DATABASE_URL": database, "REGSVC_PROFILE": "dev"}
+    assert "audit trail" not in run("migrate", **told).stderr
+    execute(database, "INSERT INTO events (id, at, name) VALUES (gen_random_uuid(), '2020-02-02Z', 'x')")
+    assert "the default partition of the audit trail has rows" in run("migrate", **told).stderr
 
 
 def test_a_database_that_is_away_exits_with_75(run: Run) -> None:
@@ -300,8 +309,49 @@ def test_serve_s_options_go_before_the_environment(run: Run, monkeypatch: pytest
     assert seen[0].secret is not None
 
 
+def test_a_bug_of_the_supervisor_is_a_line_of_the_log(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def supervise(*_: object, **__: object) -> int:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr("regsvc.supervisor.supervise", supervise)
+    environ = {"REGSVC_DATABASE_URL": "postgresql://db/x", "REGSVC_PROFILE": "dev"}
+    found = run("serve", REGSVC_LOG_FORMAT="json", **environ)
+    assert (found.exit_code, found.output) == (os.EX_SOFTWARE, "")
+    [line] = lines.read_all(capfd.readouterr().out.encode())
+    assert (line["event"], line["error"]) == ("process_failed", "ZeroDivisionError")
+    assert "in supervise" in line["traceback"]
+
+
+def test_what_is_no_bug_is_told_in_a_line_and_not_in_the_log(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def supervise(*_: object, **__: object) -> int:
+        raise CannotListen("somebody listens there", again=True)
+
+    monkeypatch.setattr("regsvc.supervisor.supervise", supervise)
+    found = run("serve", REGSVC_DATABASE_URL="postgresql://db/x", REGSVC_PROFILE="dev")
+    assert (found.exit_code, found.stderr) == (os.EX_TEMPFAIL, "regsvc: somebody listens there\n")
+    assert capfd.readouterr().out == ""
+
+
 def test_a_worker_without_its_supervisor_ends() -> None:
     script = "from regsvc.cli import main; main()"
-    words = ["worker", "--number", "1", "--parent", "4194304", "--lifeline", "0", "--ready", "1"]
+    words = [
+        "worker",
+        "--number",
+        "1",
+        "--parent",
+        "4194304",
+        "--lifeline",
+        "0",
+        "--ready",
+        "1",
+        "--shared",
+        "0",
+        "--slab",
+        "0",
+    ]
     found = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, check=False)
     assert (found.returncode, found.stdout) == (os.EX_TEMPFAIL, b"")

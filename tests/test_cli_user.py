@@ -12,6 +12,7 @@ import pytest
 import trio
 from click.testing import CliRunner, Result
 
+from regsvc.adapters.crypto.work import Alone
 from regsvc.cli import main
 from regsvc.cli import user as verbs
 from regsvc.domain.account import NO_PASSWORD
@@ -86,11 +87,11 @@ def test_a_password_from_standard_input_is_a_line(
 ) -> None:
     taken: list[str] = []
 
-    def kept(self: object, password: Any) -> str:
+    def kept(self: object, password: Any) -> Alone:
         taken.append(password.reveal())
-        return "hash"
+        return Alone(lambda: "hash")
 
-    monkeypatch.setattr("regsvc.adapters.crypto.passwords.Bcrypt.hash", kept)
+    monkeypatch.setattr("regsvc.adapters.crypto.passwords.Bcrypt.to_hash", kept)
     assert run("create", "ada@example.org", "--password-stdin", stdin=f" {PASSWORD}{ending}").exit_code == 0
     assert taken == [f" {PASSWORD}"]
 

@@ -20,6 +20,10 @@ _VERBS: Final = {  # name: (its module below this package, the function there)
     "user": ("user", "user"),
     "mail": ("mail", "mail"),
     "keys": ("keys", "keys"),
+    "calibrate": ("calibrate", "calibrate"),
+    "events": ("events", "events"),
+    "trace": ("trace", "trace"),
+    "watch": ("watch", "watch"),
     "worker": ("serve", "worker"),
 }
 
@@ -44,12 +48,12 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if (status := _status(error)) is None:
+            if (status := status_of(error)) is None:
                 raise
             _leave(str(error), status)
 
 
-def _status(error: Exception) -> int | None:
+def status_of(error: Exception) -> int | None:
     """Return what to exit with; None: it is a bug, and shows as one."""
     from regsvc.ports import Unavailable
     from regsvc.settings import SettingsError

@@ -69,6 +69,21 @@ def database(told: "Settings", *, report: Callable[[str], None] = say) -> Iterat
         opened.__exit__(None, None, None)
 
 
+@contextmanager
+def bugs_told() -> Iterator[None]:
+    """Log what nobody expected, and end with 70 (EX_SOFTWARE): a traceback on stderr is no line of any log."""
+    from regsvc import observe
+    from regsvc.cli import status_of
+
+    try:
+        yield
+    except Exception as error:
+        if status_of(error) is not None:
+            raise
+        observe.exception("process_failed", error)
+        sys.exit(os.EX_SOFTWARE)
+
+
 def actor() -> "Actor":
     """Say who administers here: whoever may run this."""
     from regsvc.domain.staff import Actor, By

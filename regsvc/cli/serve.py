@@ -4,6 +4,8 @@ import json
 import signal
 import socket
 import sys
+import time
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from regsvc.cli.given import say
 @click.option("--port", type=click.IntRange(0, 65535), help="The port, instead of REGSVC_PORT; 0: any free one.")
 @click.option("--workers", metavar="N|auto", help="How many workers, instead of REGSVC_WORKERS.")
 def serve(host: str | None, port: int | None, workers: str | None) -> None:
-    """Run the service until SIGTERM or Ctrl-C; a second one forces.
+    """Run the service until SIGTERM or Ctrl-C; a second one forces. SIGHUP: read .env again, and replace the workers.
 
     Without a database named, PostgreSQL is started in REGSVC_DATA_DIR and stopped at the end. In the dev profile
     migrations are applied and mail is shown at /dev/mail.
@@ -35,7 +37,8 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
     import resource
 
     from regsvc import observe
-    from regsvc.settings import load_settings, with_secret
+    from regsvc.observe.shared import Shared
+    from regsvc.settings import Settings, load_settings, with_secret
     from regsvc.supervisor import Database, supervise
 
     asked = {"REGSVC_HOST": host, "REGSVC_PORT": port, "REGSVC_WORKERS": workers}
@@ -43,14 +46,24 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
     told = with_secret(load_settings(environ, Path(".env")))
     # The memory of a process that crashes is full of secrets; whatever is started from here inherits this.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    with observe.open_log(level=told.log_level, fmt=told.log_format, instance=socket.gethostname()):
+    shared = Shared.create(1 + 2 * told.workers)
+
+    def read(before: Mapping[str, str], without: Collection[str]) -> Settings:
+        return load_settings({**environ, **before}, Path(".env"), without=without)
+
+    instance = socket.gethostname()
+    opened = observe.open_log(level=told.log_level, fmt=told.log_format, instance=instance, slab=shared.slabs[0])
+    with opened, given.bugs_told():
+        if told.enable_metrics:
+            observe.start_counting(observe.layout_of())
+            observe.gauge("started_at", time.monotonic())
 
         def open_database() -> AbstractContextManager[Database]:
             from regsvc.store.embedded import open_embedded  # while the workers import theirs
 
             return open_embedded(told.data_dir, binaries=told.pg_bin, report=say)
 
-        sys.exit(supervise(told, None if told.dsn else open_database, tell=say))
+        sys.exit(supervise(told, None if told.dsn else open_database, shared=shared, read=read, tell=say))
 
 
 @click.command(hidden=True)
@@ -58,20 +71,29 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
 @click.option("--parent", type=int, required=True)
 @click.option("--lifeline", type=int, required=True)
 @click.option("--ready", type=int, required=True)
+@click.option("--shared", "memory", type=int, required=True)
+@click.option("--slab", type=int, required=True)
 @click.option("--socket", "sockets", type=int, multiple=True)
-def worker(number: int, parent: int, lifeline: int, ready: int, sockets: tuple[int, ...]) -> None:
+def worker(
+    number: int, parent: int, lifeline: int, ready: int, memory: int, slab: int, sockets: tuple[int, ...]
+) -> None:
     """Serve as one of the workers of `regsvc serve`, which starts it."""
     from regsvc.supervisor import end_with, read_settings
 
     end_with(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever means the service tells its supervisor
+    for meant in (signal.SIGINT, signal.SIGHUP):  # whoever means the service tells its supervisor
+        signal.signal(meant, signal.SIG_IGN)
     from regsvc import observe
+    from regsvc.observe.shared import Shared
     from regsvc.settings import load_settings
     from regsvc.world import run_worker  # most of the start: while the database starts
 
-    told = load_settings(read_settings(lifeline))
-    with observe.open_log(level=told.log_level, fmt=told.log_format, instance=socket.gethostname(), worker=number):
-        sys.exit(run_worker(told, sockets, lifeline=lifeline, ready=ready))
+    told, shared = load_settings(read_settings(lifeline)), Shared.attach(memory)
+    mine, instance = shared.slabs[slab], socket.gethostname()
+    form = told.log_format
+    opened = observe.open_log(level=told.log_level, fmt=form, instance=instance, worker=number, slab=mine)
+    with opened, given.bugs_told():
+        sys.exit(run_worker(told, sockets, lifeline=lifeline, ready=ready, shared=shared))
 
 
 @click.command(short_help="Bring the database to what this version needs.")
