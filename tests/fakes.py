@@ -15,7 +15,18 @@ import trio
 
 from regsvc.domain.delivery import Accepted, Letter, Outcome, Parcel
 from regsvc.domain.values import EmailKey, Secret
-from regsvc.ports import Dispatch, Imprint, Minted, Notice, OutboxCounts, Swept, Unavailable
+from regsvc.ports import (
+    EVERYTHING,
+    Dispatch,
+    Heap,
+    Imprint,
+    Minted,
+    Notice,
+    OutboxCounts,
+    Partitioned,
+    Swept,
+    Unavailable,
+)
 
 START = datetime(2026, 11, 20, 11, tzinfo=UTC)
 AWAY = Unavailable("database", "it is not there")
@@ -280,15 +291,38 @@ class Dice:
 
 @dataclass
 class Broom:
-    """Housekeeping that finds `heaps` in turn; an exception among them is raised."""
+    """Housekeeping that finds `heaps` in turn, and `partitions`; an exception among them is raised."""
 
     heaps: list[Swept | Exception]
+    partitions: list[Partitioned | Exception] = field(default_factory=list)
+    lags: list[float] = field(default_factory=list)
+    mine: list[bool] = field(default_factory=list)
+    takes: float = 0.0
     at: list[float] = field(default_factory=list)
+    asked: list[frozenset[Heap]] = field(default_factory=list)
+    turns: list[timedelta] = field(default_factory=list)
 
-    async def sweep(self, limit: int) -> Swept:
-        self.at.append(trio.current_time())
+    async def turn(self, idle: timedelta) -> bool:
+        self.turns.append(idle)
         await trio.lowlevel.checkpoint()
-        found = self.heaps.pop(0) if self.heaps else Swept(0, 0, 0, 0, 0, 0, 0, more=False)
+        return self.mine.pop(0) if self.mine else True
+
+    async def sweep(self, limit: int, heaps: frozenset[Heap] = EVERYTHING) -> Swept:
+        self.at.append(trio.current_time())
+        self.asked.append(heaps)
+        await trio.sleep(self.takes)
+        found = self.heaps.pop(0) if self.heaps else Swept()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def lag(self) -> timedelta:
+        await trio.lowlevel.checkpoint()
+        return timedelta(seconds=self.lags.pop(0) if self.lags else 0.0)
+
+    async def partition(self) -> Partitioned:
+        await trio.lowlevel.checkpoint()
+        found = self.partitions.pop(0) if self.partitions else Partitioned()
         if isinstance(found, Exception):
             raise found
         return found

@@ -8,37 +8,26 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
 
 from regsvc import observe, world
-from regsvc.adapters.crypto import Bcrypt
 from regsvc.adapters.mail import Both, Boxed, Console, Smtp, Tls
 from regsvc.domain.account import DuplicatePolicy
 from regsvc.domain.values import Secret
 from regsvc.http.server import Cut
-from regsvc.settings import Settings, load_settings
+from regsvc.observe.shared import Shared
 from regsvc.world import building, running, verbs
+from regsvc.world import hashing as hashing_world
 from tests.lines import Lines
-
-QUICK = 10.0  # seconds, for what takes milliseconds
-SECRET = "a secret that is certainly long enough"
-
-
-def settings(dsn: str = "postgresql://db/x", **changed: str) -> Settings:
-    given = {"DATABASE_URL": dsn, "REGSVC_PROFILE": "dev", "REGSVC_SECRET": SECRET, "REGSVC_PASSWORD_ROUNDS": "4"}
-    return load_settings({**given, **{f"REGSVC_{name}": value for name, value in changed.items()}})
-
+from tests.worker import QUICK, Scene, settings, tell
 
 # ------------------------------------------------------------------------------------------------------------ building
 
@@ -65,7 +54,7 @@ def test_the_rules_are_those_of_the_settings() -> None:
 )
 async def test_mail_goes_the_way_that_is_named(channel: str, kind: type) -> None:
     relay = {"SMTP_HOST": "relay", "MAIL_FROM": "no-reply@example.org"}
-    async with world.open_world(settings(MAIL_CHANNEL=channel, **relay)) as built:
+    async with world.open_world(settings(MAIL_CHANNEL=channel, **relay), Shared.create(1)) as built:
         assert isinstance(built.channel, kind)
 
 
@@ -108,7 +97,7 @@ def test_what_the_server_tells_is_logged() -> None:
 
 
 async def test_a_relay_that_is_away_degrades_the_mailer() -> None:
-    async with world.open_world(settings(MAIL_CHANNEL="mailbox")) as built:
+    async with world.open_world(settings(MAIL_CHANNEL="mailbox"), Shared.create(1)) as built:
         check = world.checks(built)["mailer"]
         assert check().status == "ok"
         built.tally.note(outages=3)
@@ -122,74 +111,6 @@ def test_importing_builds_nothing() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- running
-
-
-@dataclass
-class Scene:
-    """A worker on the main thread, and somebody on another who asks and tells."""
-
-    dsn: str
-    door: socket.socket
-    lines: Lines = field(default_factory=Lines)
-    lifeline: int = -1
-    failed: list[BaseException] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.door.getsockname()[1]}"
-
-    def run(self, actor: Callable[[], None], **changed: str) -> int:
-        """Run a worker until it ends; `actor` acts once it is ready."""
-        reading, self.lifeline = os.pipe()
-        ready, tell_ready = os.pipe()
-
-        def act() -> None:
-            try:
-                if os.read(ready, 1):
-                    actor()
-            except BaseException as error:  # noqa: BLE001, ASYNC103 - a thread; it is raised on the main one
-                self.failed.append(error)
-                tell(signal.SIGTERM)
-
-        acting = threading.Thread(target=act, name="actor")
-        acting.start()
-        sockets = [os.dup(self.door.fileno())]
-        try:
-            with observe.open_log(self.lines):
-                return world.run_worker(settings(self.dsn, **changed), sockets, lifeline=reading, ready=tell_ready)
-        finally:
-            with_closed(tell_ready)  # where it never was ready, the actor hears of it
-            acting.join()
-            for end in (reading, self.lifeline, ready):
-                with_closed(end)
-            if self.failed:
-                raise self.failed[0]
-
-    def register(self, email: str = "ada@example.org") -> httpx.Response:
-        form = {"email": email, "password": "correct horse battery"}
-        return httpx.post(f"{self.url}/v1/users/register", json=form, timeout=QUICK)
-
-    def await_line(self, event: str) -> dict[str, Any]:
-        until(lambda: self.lines.of(event))
-        return self.lines.of(event)[0]
-
-
-def with_closed(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        return
-
-
-def until(condition: Callable[[], object], seconds: float = QUICK) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.01)
-
-
-def tell(number: signal.Signals) -> None:
-    os.kill(os.getpid(), number)
 
 
 @pytest.fixture
@@ -214,46 +135,11 @@ def test_a_worker_migrates_serves_and_drains(scene: Scene) -> None:
         tell(signal.SIGTERM)
 
     assert scene.run(actor, MAIL_CHANNEL="mailbox") == os.EX_OK
-    assert [line["migration"] for line in scene.lines.of("migration_applied")] == [1, 2, 3, 4]
+    assert [line["migration"] for line in scene.lines.of("migration_applied")] == [1, 2, 3, 4, 5]
     order = [scene.lines.events.index(event) for event in ("worker_started", "drain_started", "drain_completed")]
     assert order == sorted(order)
     drained = scene.lines.of("drain_completed")[0]
     assert (drained["in_flight"], drained["cut"], drained["left"]) == (0, 0, 0)
-
-
-def test_a_request_in_flight_is_finished_and_its_mail_handed_over(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashing, go_on = threading.Event(), threading.Event()
-
-    class Slow(Bcrypt):
-        def hash(self, password: Secret) -> str:
-            hashing.set()
-            assert go_on.wait(QUICK)
-            return super().hash(password)
-
-    keys, previous = building.keys_of(settings())
-    slow = Slow(keys, previous, rounds=4)
-    monkeypatch.setattr(building, "scheme", lambda _: slow)
-    answers: list[int] = []
-
-    def actor() -> None:
-        asking = threading.Thread(target=lambda: answers.append(scene.register().status_code))
-        asking.start()
-        assert hashing.wait(QUICK)
-        tell(signal.SIGTERM)
-        assert scene.await_line("drain_started")["in_flight"] == 1
-        with pytest.raises(httpx.TransportError):  # the door stopped accepting; nobody takes it from the queue
-            httpx.get(f"{scene.url}/livez", timeout=0.2)
-        go_on.set()
-        asking.join()
-
-    assert scene.run(actor, MAIL_CHANNEL="mailbox") == os.EX_OK
-    assert answers == [201]
-    drained = scene.lines.of("drain_completed")[0]
-    assert (drained["in_flight"], drained["finished"], drained["cut"]) == (1, 1, 0)
-    assert (drained["handed_over"], drained["left"]) == (1, 0)
-    assert len(scene.lines.of("mail_sent")) == 1
 
 
 @contextmanager
@@ -379,7 +265,7 @@ def test_sql_and_the_package_s_data_lie_where_an_editable_install_finds_them() -
 
 
 async def test_a_verb_hashes_as_the_service_does() -> None:
-    passwords = verbs.OneByOne(building.scheme(settings()))
+    passwords = verbs.OneByOne(hashing_world.scheme(settings(), building.keys_of(settings())))
     stored = await passwords.hash(Secret("a password"))
     assert await passwords.check(Secret("a password"), [stored, "!"]) == [True, False]
     assert await passwords.check(Secret("a password"), []) == []

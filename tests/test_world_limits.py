@@ -4,13 +4,14 @@ import pytest
 
 from regsvc import world
 from regsvc.domain.quota import Limit
-from tests.test_world import settings
+from regsvc.observe.shared import Shared
+from tests.worker import settings
 
 
 @pytest.mark.parametrize("store", ["memory", "postgres", "redis"])
 async def test_limits_are_counted_where_the_settings_say(store: str) -> None:
     told = settings(RATE_LIMIT_STORE=store, REDIS_URL="redis://127.0.0.1:1/0", MAIL_CHANNEL="mailbox")
-    async with world.open_world(told) as built:
+    async with world.open_world(told, Shared.create(1)) as built:
         assert built.limits.statistics().store == store
 
 
@@ -26,7 +27,7 @@ async def test_limits_are_those_of_the_settings(*, enabled: bool) -> None:
         LOG_PII="true",
         MAIL_CHANNEL="mailbox",
     )
-    async with world.open_world(told) as built:
+    async with world.open_world(told, Shared.create(1)) as built:
         found = built.limits.statistics()
         assert found.enabled is enabled
         limits = {policy.limit_of: policy.limit for policy in found.policies}

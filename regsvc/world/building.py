@@ -8,10 +8,11 @@ from typing import assert_never
 
 import trio
 
+from regsvc import observe
 from regsvc.actors import courier, listener
 from regsvc.actors.hasher import Hasher
 from regsvc.actors.tally import Tally
-from regsvc.adapters.crypto import Crypto, Keyring, Keys, Scheme, Seals, Tokens, choose, common_passwords
+from regsvc.adapters.crypto import Crypto, Keyring, Keys, Seals, Tokens, common_passwords
 from regsvc.adapters.mail import Both, Boxed, Channel, Console, Letters, Login, Relay, Smtp, Tls
 from regsvc.adapters.memory import MemoryQuotas
 from regsvc.domain import quota, session
@@ -25,9 +26,11 @@ from regsvc.flows.session import Sessions
 from regsvc.flows.staff import Staff
 from regsvc.http.app import Flows
 from regsvc.http.receipt import Receipts
+from regsvc.observe.shared import Shared
 from regsvc.ports import Passwords, Quotas
 from regsvc.settings import Settings
 from regsvc.store import Store, open_store
+from regsvc.world.hashing import open_hasher
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +67,13 @@ class World:
     limits: Limits
     mail_bell: Bell
     keys_bell: Bell
+    shared: Shared
     tally: Tally = field(default_factory=Tally)
 
 
 @asynccontextmanager
-async def open_world(settings: Settings) -> AsyncIterator[World]:
-    """Build everything; the store's connections and the relay's end with the block.
+async def open_world(settings: Settings, shared: Shared) -> AsyncIterator[World]:
+    """Build everything; the store's connections and the relay's end with the block. `shared`: all workers have it.
 
     Raises Unavailable when the database is away.
     """
@@ -79,12 +83,7 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
         _channel(settings, store) as channel,
         _quotas(settings, store) as quotas,
     ):
-        hasher = Hasher(
-            scheme(settings),
-            threads=settings.hash_threads,
-            queue=settings.hash_queue,
-            deadline=settings.hash_deadline,
-        )
+        hasher = await open_hasher(settings, keys_of(settings))
         ring, newsroom, bell = keyring(settings, store), listener.Newsroom(), Bell.hung()
         tokens = Tokens(
             ring,
@@ -94,8 +93,13 @@ async def open_world(settings: Settings) -> AsyncIterator[World]:
             lifetime=settings.access_ttl,
         )
         flows = _flows(settings, store, crypto, hasher, tokens, newsroom, bell.ring)
+        if settings.otlp_endpoint is not None:
+            flows = _traced(flows)
         counted = limits(settings, quotas, crypto)
-        yield World(settings, store, crypto, channel, hasher, ring, tokens, newsroom, flows, counted, bell, Bell.hung())
+        keys_bell = Bell.hung()
+        yield World(
+            settings, store, crypto, channel, hasher, ring, tokens, newsroom, flows, counted, bell, keys_bell, shared
+        )
 
 
 def _flows(
@@ -115,6 +119,17 @@ def _flows(
         Recovery(begin, members, hasher, crypto, wake, limits, strength, patience),
         Profiles(begin, hasher, crypto, wake, limits, strength, patience),
         staff(settings, store, crypto, hasher),
+    )
+
+
+def _traced(flows: Flows) -> Flows:
+    """Return the same flows, each of whose methods is a span."""
+    return Flows(
+        observe.traced(flows.accounts, "account"),
+        observe.traced(flows.sessions, "session"),
+        observe.traced(flows.recovery, "recovery"),
+        observe.traced(flows.profiles, "profile"),
+        observe.traced(flows.staff, "staff"),
     )
 
 
@@ -148,11 +163,6 @@ def receipts(settings: Settings, store: Store) -> Receipts:
     """Return what answers requests with an Idempotency-Key."""
     lease = settings.request_deadline + settings.database_timeout  # which its last transaction may go beyond it
     return Receipts(store.tickets, Seals(*keys_of(settings)), lease)
-
-
-def scheme(settings: Settings) -> Scheme:
-    """Return how passwords are hashed."""
-    return choose(settings.password_hash, *keys_of(settings), rounds=settings.password_rounds)
 
 
 def keyring(settings: Settings, store: Store) -> Keyring:
@@ -216,6 +226,7 @@ def store_of(settings: Settings, crypto: Crypto) -> AbstractAsyncContextManager[
         pool_max=settings.database_pool_max,
         timeout=settings.database_timeout,
         statement_cache=settings.database_statement_cache,
+        events_kept=settings.events_kept,
     )
 
 

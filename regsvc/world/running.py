@@ -1,10 +1,11 @@
 """The order in which the parts of a worker live and end.
 
 Rule 1. Whoever is used lives in an outer nursery of whoever uses it, so everything ends before what it stands on:
-        log writer > store and transport > listener > locksmith, hasher > mailer, sweeper > HTTP.
+        log writer > store and transport > listener > locksmith, hasher, gauger > mailer, sweeper > HTTP.
 Rule 2. One deadline for the whole drain, from the moment we are told.
 """
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,9 +19,11 @@ from regsvc.actors.keeper import Actor, keep
 from regsvc.actors.tally import Pace
 from regsvc.http import models
 from regsvc.http.app import Knobs, always_answered, describe, make_app
+from regsvc.http.logs import Source
 from regsvc.http.server import Cut, Drained, Server, serve
 from regsvc.http.staff_models import StaffHashing
 from regsvc.settings import Settings
+from regsvc.world import counting
 from regsvc.world.building import World, passwords, receipts, rules
 from regsvc.world.files import room
 
@@ -29,24 +32,49 @@ MAIL_SHARE: Final = 0.8  # of the drain is for requests in flight; what is left,
 
 @dataclass(slots=True)
 class Life:
-    """One run of a world: when it is told to stop, by when it must be over, and how it ended."""
+    """One run of a world: when it is told to stop, by when it must be over, and how it ended.
+
+    `told`: it is known that it ends; `stop`: it takes nothing new any more, which may be later. `replaced`: another
+    worker has its place, so the service is as ready as ever.
+    """
 
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    told: trio.Event = field(default_factory=trio.Event)
     stop: trio.Event = field(default_factory=trio.Event)
     server: Server | None = None
     told_at: float | None = None
+    replaced: bool = False
+    serves_until: float = 0.0
     http: Drained | None = None
 
-    def end(self, reason: str, *, within: float) -> None:
-        """Drain, and be over `within` seconds; told again: at once."""
+    def end(self, reason: str, *, within: float, lame_duck: float = 0.0, replaced: bool = False) -> None:
+        """Serve on for `lame_duck` seconds, then drain, and be over `within` seconds; told again: at once.
+
+        Who was replaced is told once more when the service ends: it goes on with its drain, without patience.
+        """
         now = trio.current_time()
-        if self.told_at is not None:
+        if self.told_at is not None and not (self.replaced and not replaced):
             self.scope.cancel(reason=f"told twice: {reason}")
             return
-        self.told_at = now
-        self.scope.deadline = now + within
+        first, self.replaced = self.told_at is None, replaced
+        if self.server is not None:
+            self.server.part(patient=replaced)
+        if not first:
+            return
+        self.told_at, self.serves_until = now, now + lame_duck
+        self.scope.deadline = self.serves_until + within
         in_flight = self.server.statistics().in_flight if self.server is not None else 0
         observe.emit("drain_started", reason=reason, in_flight=in_flight)
+        self.told.set()
+
+    def leaving(self) -> bool:
+        """Tell whether no more should be asked here, because the service ends."""
+        return self.told.is_set() and not self.replaced
+
+    async def run(self) -> None:
+        """Have it stop when it is time."""
+        await self.told.wait()
+        await trio.sleep_until(self.serves_until)
         self.stop.set()
 
 
@@ -63,6 +91,8 @@ async def live(world: World, sockets: Sequence[int], life: Life, *, ready: Calla
             if "http" in world.settings.roles:
                 await _keep(standing, "locksmith", partial(locksmith.run, world.keys_bell.heard, world.keyring))
             await _keep(standing, "hasher", world.hasher.run)
+            if world.settings.enable_metrics:
+                await _keep(standing, "gauger", counting.gauging(world, lambda: life.server))
             if "sweeper" in world.settings.roles:
                 await _keep(standing, "sweeper", partial(sweeper.run, store.housekeeping))
             async with trio.open_nursery() as mailing:
@@ -108,7 +138,9 @@ def _mailer(world: World) -> Actor[None, None]:
 async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callable[[], None]) -> Drained:
     """Serve HTTP until `life` ends, then drain."""
     settings, how = world.settings, knobs(world.settings)
-    how = replace(how, draining=life.stop.is_set, checks=checks(world), hashing=partial(hashing, world))
+    how = replace(how, draining=life.leaving, checks=checks(world), hashing=partial(hashing, world))
+    how = replace(how, metrics=counting.metrics(settings, world.shared))
+    how = replace(how, logs=Source(world.shared.slabs, socket.gethostname(), settings.workers))
     mailbox = world.store.mailbox if settings.profile == "dev" else None
     app = make_app(
         world.flows,
@@ -123,6 +155,8 @@ async def _serve(world: World, sockets: Sequence[int], life: Life, ready: Callab
     class Started(trio.TaskStatus[Server]):
         def started(self, value: Server | None = None) -> None:
             life.server = value
+            if value is not None and life.told_at is not None:
+                value.part(patient=life.replaced)
             ready()
 
     return await serve(
@@ -157,7 +191,9 @@ def knobs(settings: Settings) -> Knobs:
 
 def openapi_document(settings: Settings) -> bytes:
     """Return the OpenAPI document of a service with these settings."""
-    return describe(knobs(settings), mailbox=settings.profile == "dev")
+    how = knobs(settings)
+    how = how if settings.enable_metrics else replace(how, metrics=None)
+    return describe(how, mailbox=settings.profile == "dev")
 
 
 class Doorman:

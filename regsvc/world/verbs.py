@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import trio
 
@@ -13,9 +12,10 @@ from regsvc.flows.staff import Staff
 from regsvc.ports import MailDesk, Transfer, Unavailable
 from regsvc.settings import Settings
 from regsvc.store import Store
-from regsvc.store.migrations import migrate
+from regsvc.store.migrations import Migration, fallen, migrate
 from regsvc.store.transfer import open_roll
-from regsvc.world.building import crypto_of, keyring, keys_of, scheme, staff, store_of
+from regsvc.world.building import crypto_of, keyring, keys_of, staff, store_of
+from regsvc.world.hashing import scheme
 
 
 @asynccontextmanager
@@ -38,7 +38,7 @@ async def open_staff(settings: Settings, dsn: Secret) -> AsyncIterator[Staff]:
     async with _at(settings, dsn) as (crypto, store):
         if not await store.probe.migrated():
             raise Unavailable("database", "it lacks migrations: run `regsvc migrate`")
-        yield staff(settings, store, crypto, OneByOne(scheme(settings)))
+        yield staff(settings, store, crypto, OneByOne(scheme(settings, keys_of(settings))))
 
 
 @asynccontextmanager
@@ -79,4 +79,11 @@ class OneByOne:
 
 def apply_migrations(dsn: Secret, *, report: Callable[[str], None]) -> list[str]:
     """Apply what is missing, and return it. Raises Unavailable, and MigrationError where a person has to look."""
-    return [str(applied) for applied in trio.run(partial(migrate, dsn, report=report))]
+    return [str(applied) for applied in trio.run(_apply_migrations, dsn, report)]
+
+
+async def _apply_migrations(dsn: Secret, report: Callable[[str], None]) -> list[Migration]:
+    applied = await migrate(dsn, report=report)
+    if await fallen(dsn):
+        report("the default partition of the audit trail has rows: a sweeper should move them within minutes")
+    return applied

@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 import trio
 
+from regsvc import observe
 from regsvc.adapters.mail.conversation import Conversation
 from regsvc.adapters.mail.letters import Letters
 from regsvc.adapters.mail.line import Line, Login, Opening, Progress, Tls, reason
@@ -102,7 +103,10 @@ class Smtp:
         conversation = Conversation(letter, hidden)
         seconds = self._relay.timeout.total_seconds()
         async with self._turns:
-            with trio.move_on_after(seconds) as clock:
+            with observe.span("smtp", "smtp") as span, trio.move_on_after(seconds) as clock:
+                if span:
+                    span.tell("host", self._relay.host)
+                    span.tell("port", self._relay.port)
                 await self._converse(conversation)
         if conversation.outcome is not None:
             return conversation.outcome
