@@ -16,9 +16,18 @@ FLAKE8_ASYNC = (
 )
 LARGE = (
     "tests/chaos",
+    "tests/e2e/test_guessing.py",
     "tests/e2e/test_hostile_input.py",
+    "tests/e2e/test_hostile_lines.py",
+    "tests/e2e/test_idempotency.py",
+    "tests/e2e/test_image.py",
+    "tests/e2e/test_limits.py",
     "tests/e2e/test_main_job.py",
+    "tests/e2e/test_memory.py",
+    "tests/e2e/test_metrics.py",
     "tests/e2e/test_moving_in.py",
+    "tests/e2e/test_retention.py",
+    "tests/e2e/test_rolling.py",
     "tests/e2e/test_schema.py",
     "tests/e2e/test_sessions.py",
     "tests/e2e/test_siege.py",

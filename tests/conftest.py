@@ -1,6 +1,7 @@
 """What every floor's tests may ask for."""
 
 import os
+import signal
 from collections.abc import Iterator
 from itertools import count
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from regsvc.store.embedded import Cluster
-from tests import canaries
+from tests import browser, canaries, lines
 from tests.postgres import temporary_cluster, temporary_database
 from tests.redis import any_redis
 
@@ -27,7 +28,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if rounds := config.getoption("--rounds"):
         for item in items:
             if "rounds" in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.timeout(20 + 5 * rounds), append=False)
+                own = item.get_closest_marker("timeout")
+                small = max(20, *own.args) if own is not None else 20
+                item.add_marker(pytest.mark.timeout(small + 5 * rounds), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Hear Ctrl-C: a shell that starts the tests in its background has them ignore it, and all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +44,21 @@ def listening() -> Iterator[None]:
     """Note every secret that a client of the tests says or hears: the services' logs are searched for them."""
     with canaries.listening():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def overhearing() -> Iterator[None]:
+    """Hold every line that this process logs to the schema of its event."""
+    with lines.overhearing():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def every_line_is_as_promised(overhearing: None) -> Iterator[None]:
+    """Fail a test in which a line was said that breaks its event's schema."""
+    lines.UNHEARD.clear()
+    yield
+    assert lines.UNHEARD == []
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +87,10 @@ def redis() -> Iterator[str]:
     """The address of the session's Redis, which others may use too; skips where there is none."""
     with any_redis() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[browser.Program]:
+    """The session's browser; skips where there is none."""
+    with browser.running() as program:
+        yield program

@@ -169,9 +169,17 @@ OPERATIONS: Final = (
     Recipe("Is it ready for requests?", "GET /readyz"),
     Recipe("How do its parts do?", "GET /v1/health"),
     Recipe("Does the database answer?", "GET /v1/health/db"),
+    Recipe(
+        "What was counted?",
+        "GET /v1/metrics",
+        says="By all workers of the machine, with percentiles for each route. Where `REGSVC_METRICS_TOKEN` is set, it "
+        "is shown as a bearer token; an administrator's will do too.",
+    ),
+    Recipe("The same for Prometheus", "GET /metrics", says="OpenMetrics, or older text with `Accept: text/plain`."),
     Recipe("What is where?", "GET /"),
     Recipe("The API, for programs", "GET /openapi.json"),
     Recipe("The same for people", "GET /docs"),
+    Recipe("Watch the service", "GET /ops", says="Administrators sign in on the page."),
     Recipe("Every problem there is", "GET /problems"),
     Recipe("What one of them means", "GET /problems/weak-password"),
     Recipe("A style sheet of these pages", "GET /assets/pages.css"),
@@ -212,6 +220,13 @@ STAFF: Final = (
     Recipe("Forget one", "POST /v1/admin/mails/$MAIL/discard", who="$ADMIN", says="Likewise.", status=404),
     Recipe("Read what happened", "GET /v1/admin/events?limit=2", who="$ADMIN"),
     Recipe("See how the limits stand", "GET /v1/admin/limits", who="$ADMIN"),
+    Recipe(
+        "Follow the log",
+        "GET /v1/admin/logs/stream?event=mail_dead,login_refused",
+        who="$ADMIN",
+        says="Each line of all processes of the service as an event `line`; without `-m 1` there is no end to it.",
+        seconds=1,
+    ),
     Recipe(
         "Delete an account",
         "DELETE /v1/admin/users/$GRACE",

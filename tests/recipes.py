@@ -50,6 +50,8 @@ SHORTENED: Final = (
     (re.compile(r"\b(eyJ[\w-]{9})[\w-]+\.[\w-]+\.[\w-]+"), r"\1…"),
     (re.compile(r'(?<=")([\w-]{8})[\w-]{23,}(?=")'), r"\1…"),
     (re.compile(r'(?<="next": ")([\w-]{8})[\w-]+'), r"\1…"),
+    (re.compile(r'(?<=\{"instance": ")[^"]+'), "accounts-1"),
+    (re.compile(r'(?<="version": "0.1.0",\n  "instance": ")[^"]+'), "accounts-1"),
     (re.compile(r"(localhost|127\.0\.0\.1):\d+"), r"\1:8000"),
 )
 
@@ -59,6 +61,7 @@ CHANGING: Final = (
     (re.compile(r'(?<=")(eyJ[\w-]{9}|[\w-]{8})…'), "TOKEN"),
     (re.compile(r"\b[0-9a-f]{16}\b"), "KEY"),
     (re.compile(r'(?<="latency_ms": )[\d.]+'), "MILLISECONDS"),
+    (re.compile(r"(?m)(?<=\} )[\d.]+$"), "COUNT"),
 )
 
 
@@ -76,7 +79,7 @@ class Recipe:
     """One request as the page shows it. `$NAME` in it stands for what was kept under NAME.
 
     who: Basic credentials, with a colon, else a bearer token. keep: NAME, and where in the answer it is, with dots.
-    until: what the answer has to hold; it is asked again until then.
+    until: what the answer has to hold; it is asked again until then. seconds: of a stream, which never ends.
     """
 
     title: str
@@ -88,6 +91,7 @@ class Recipe:
     keep: Mapping[str, str] = field(default_factory=dict)
     mail: Mapping[str, Letter] = field(default_factory=dict)
     until: str = ""
+    seconds: int = 0
 
     @property
     def method(self) -> str:
@@ -100,7 +104,8 @@ class Recipe:
     def command(self) -> str:
         """Return it as curl, on a line or several."""
         method = "" if self.method == ("GET" if self.body is None else "POST") else f"-X {self.method} "
-        parts = [f"curl -s {method}{_shell(HOST + self.path)}"]
+        stream = f"-N -m {self.seconds} " if self.seconds else ""
+        parts = [f"curl -s {stream}{method}{_shell(HOST + self.path)}"]
         if self.who is not None:
             parts.append(
                 f"-u {_shell(self.who)}" if ":" in self.who else f"-H {_shell(f'Authorization: Bearer {self.who}')}"
@@ -143,7 +148,12 @@ def _filled(text: str, kept: Mapping[str, str]) -> str:
 def _curl(recipe: Recipe, service: Service, kept: Mapping[str, str]) -> Answer:
     command = f"{recipe.command().replace(HOST, f'localhost:{service.port}')} -w '\\n%{{http_code}}'"
     ran = subprocess.run(
-        ["bash", "-c", command], env=dict(kept), capture_output=True, text=True, timeout=20, check=True
+        ["bash", "-c", command],
+        env=dict(kept),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=not recipe.seconds,  # curl says that there would have been more
     )
     body, _, status = ran.stdout.rpartition("\n")
     return Answer(int(status), body)
@@ -153,14 +163,16 @@ def _ask(recipe: Recipe, service: Service, kept: Mapping[str, str]) -> Answer:
     """Do what curl would."""
     who = _filled(recipe.who or "", kept)
     name, colon, password = who.partition(":")
-    answer = httpx.request(
+    with httpx.stream(
         recipe.method,
         service.url + _filled(recipe.path, kept),
         json=None if recipe.body is None else json.loads(_filled(json.dumps(recipe.body), kept)),
         auth=httpx.BasicAuth(name, password) if colon else None,
         headers={"User-Agent": "curl", **({"Authorization": f"Bearer {who}"} if who and not colon else {})},
-    )
-    return Answer(answer.status_code, answer.text)
+    ) as answer:
+        if recipe.seconds:
+            return Answer(answer.status_code, next(answer.iter_text()))
+        return Answer(answer.status_code, answer.read().decode())
 
 
 def take(recipes: Mapping[str, tuple[Recipe, ...]], service: Service) -> Iterator[tuple[Recipe, Answer]]:

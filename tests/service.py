@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from tests import canaries
+from tests import canaries, lines
 
 READY_SECONDS = 20.0  # far beyond the 5 s promised: a busy machine is no failure, a service that never comes is
 STOP_SECONDS = 15.0
@@ -128,14 +128,16 @@ class Service:
         return self.process.wait(STOP_SECONDS)
 
     def end(self) -> None:
-        """End it and everything it started, whatever state it is in. Fails if it ever said a secret."""
+        """End it and everything it started, whatever state it is in. Fails if it ever said what it may not."""
         if self.process is None:
             return
         self._stop(self.process)
         self.look()
 
     def look(self) -> None:
-        """Fail if a secret is in what it or its PostgreSQL said, other than in the letters of a console."""
+        """Fail if a line is not its event's, or if it or its PostgreSQL said a secret, other than in letters."""
+        if self.log.exists():
+            lines.read_all(self.log.read_bytes())
         canaries.KNOWN.environment({**self.environ, "GENERATED_SECRET": self._generated()})
         console = "console" in self.environ.get("REGSVC_MAIL_CHANNEL", "console")
         for log in (*self.folder.glob("*.log"), *self.folder.glob("data/*.log")):

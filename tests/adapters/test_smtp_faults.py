@@ -142,8 +142,8 @@ async def test_a_relay_that_does_not_take_all_of_the_letter_is_an_outage() -> No
         await trio.sleep_forever()
 
     letters = Long(sender="a@service.test", public_url="https://service.test", service="regsvc")
-    async with open_script({"data": deaf}) as relay, sending(relay.port, letters, seconds=1) as smtp:
-        assert await smtp.send(dispatch()) == Outage("the letter itself: nothing within 1 s")
+    async with open_script({"data": deaf}) as relay, sending(relay.port, letters, seconds=2) as smtp:
+        assert await smtp.send(dispatch()) == Outage("the letter itself: nothing within 2 s")
         assert talking_threads() == []
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from regsvc.http.routes import EVENTS
 from tests import letters
 from tests.chaos.ledger import PASSWORD, PLAIN
 from tests.service import Service
@@ -21,6 +22,7 @@ from tests.waiting import until_asked
 SECRET = "one secret of all the services of a test"
 TOKEN = re.compile(r"^[A-Za-z0-9_-]{43}$", re.MULTILINE)
 ADMIN_TOKEN = "a-machine-shows-this-to-administer-the-service"
+METRICS_TOKEN = "a-scraper-shows-this-to-read-the-metrics"
 _numbers = count(1)
 
 
@@ -34,6 +36,14 @@ async def client(service: Service, **how: Any) -> AsyncIterator[httpx.AsyncClien
     """Open a client of a service."""
     async with httpx.AsyncClient(base_url=service.url, timeout=20, verify=PLAIN, **how) as http:
         yield http
+
+
+async def answer_of(http: httpx.AsyncClient, method: str, target: str, **how: Any) -> httpx.Response:
+    """Ask; of a stream, which has no end, only the head is waited for."""
+    async with http.stream(method, target, **how) as answer:
+        if not answer.headers.get("Content-Type", "").startswith(EVENTS):
+            await answer.aread()
+        return answer
 
 
 async def mails(http: httpx.AsyncClient, email: str) -> list[str]:

@@ -18,7 +18,7 @@ import trio
 from regsvc.http.routes import Auth, Route, Tag
 from regsvc.store.embedded import Cluster
 from tests.chaos.ledger import PASSWORD
-from tests.e2e.people import ADMIN_TOKEN, Person, new_email, somebody
+from tests.e2e.people import ADMIN_TOKEN, METRICS_TOKEN, Person, answer_of, new_email, somebody
 from tests.postgres import psql
 from tests.service import Service
 
@@ -26,6 +26,7 @@ GOOD: Final = "success"
 NAME: Final = "alice.of.the.stage"
 WRONG: Final = "not this one at all"
 MACHINE: Final = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+SCRAPER: Final = {"Authorization": f"Bearer {METRICS_TOKEN}"}
 TOO_LARGE: Final = b'{"long": "' + b"x" * 16 * 1024 + b'"}'
 CODES: Final = {"activate": "0428", "verify": "042813", "confirm_email": "042813"}
 
@@ -93,6 +94,8 @@ def proof(route: Route, who: Person) -> dict[str, str]:
     """Return the headers that let somebody in: a machine where administrators are asked for."""
     if route.auth is Auth.BASIC:
         return basic(who.email)
+    if route.auth is Auth.METRICS:
+        return SCRAPER
     if route.auth is not Auth.BEARER:
         return {}
     return MACHINE if route.tag is Tag.ADMINISTRATION else who.bearer
@@ -125,7 +128,7 @@ async def ask(
         how["content"], headers = body, {"Content-Type": "application/json", **headers}
     elif body is not None:
         how["json"] = body
-    return await http.request(route.method, target, headers=headers, **how)
+    return await answer_of(http, route.method, target, headers=headers, **how)
 
 
 async def everywhere(scene: Scene, route: Route, body: object, **headers: str) -> Answers:
@@ -215,7 +218,7 @@ async def a_form(scene: Scene, route: Route) -> Answers:
 async def what_nobody_knows(scene: Scene, route: Route) -> Answers:
     if route.body is not None:
         return await everywhere(scene, route, {"nobody_knows": True})
-    name = "wait" if route.name == "standing" else "limit"
+    name = {"standing": "wait", "staff_log_stream": "event"}.get(route.name, "limit")
     return [await ask(scene.http, route, scene.proof(route), params={name: wrong}) for wrong in ("-1", "x", "1001")]
 
 

@@ -35,7 +35,8 @@ from tests.waiting import until
 
 CODE = re.compile(r"(?m)^\d{10}\r?$")
 TOKEN = re.compile(r"#(?:token=)?([\w-]{43})\s*$", re.MULTILINE)
-SHOWN = ("/v1/admin/", "/v1/health", "/readyz", "/v1/users/registration", "/v1/sessions")  # whatever their status
+# Whatever their status:
+SHOWN = ("/v1/admin/", "/v1/health", "/v1/metrics", "/metrics", "/readyz", "/v1/users/registration", "/v1/sessions")
 CARRIED = "SELECT count(*) FROM outbox WHERE state = 'ready' AND not_before < clock_timestamp()"
 TABLES = "SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'public'"
 BROKEN = ("users", "registrations", "addresses", "codes", "sessions", "events")
@@ -337,7 +338,7 @@ async def is_administered(town: Town, person: Person) -> None:
     dead = (await http.get("/v1/admin/mails?state=dead", headers=town.admin)).json()["mails"]
     assert dead
     assert await ask(http, f"POST /v1/admin/mails/{dead[0]['id']}/discard", headers=town.admin) == 204
-    for path in ("/v1/health", "/readyz", "/v1/sessions"):
+    for path in ("/v1/health", "/readyz", "/v1/sessions", "/metrics", "/v1/metrics"):
         assert await ask(http, f"GET {path}", headers=person.bearer) == 200
 
 

@@ -22,7 +22,7 @@ from regsvc.http.problems import BASIC, LEGACY_PREFIX
 from regsvc.http.routes import ANY, JSON, Auth, Route
 from regsvc.http.table import routes
 from tests.e2e import scenes  # noqa: F401 - it notes its provocations
-from tests.e2e.people import Person, client, on_database, somebody
+from tests.e2e.people import METRICS_TOKEN, Person, client, on_database, somebody
 from tests.e2e.provoking import GOOD, MACHINE, NAME, PROVOCATIONS, Scene, Stage, ask, form, proof, provocation, stall
 from tests.limits import told
 from tests.postgres import psql, temporary_cluster
@@ -74,7 +74,7 @@ def stage() -> Iterator[Stage]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="regsvc ")))
         cluster = stack.enter_context(temporary_cluster())
-        [here] = stack.enter_context(on_database(folder / "here", cluster.dsn, 1, **FEW))
+        [here] = stack.enter_context(on_database(folder / "here", cluster.dsn, 1, **FEW, METRICS_TOKEN=METRICS_TOKEN))
         slow = [(route.method, path) for route in TABLE if LAST in route.problems for path in route.paths]
         stalled = {one: stack.enter_context(stall(here, *one)) for one in slow}
         psql(cluster, KEYS_STAY)
@@ -107,7 +107,7 @@ def widowed() -> Iterator[tuple[Service, Person]]:
     with (
         tempfile.TemporaryDirectory(prefix="regsvc ") as folder,
         temporary_cluster() as cluster,
-        on_database(Path(folder), cluster.dsn, DRAIN_SECONDS="1") as [service],
+        on_database(Path(folder), cluster.dsn, DRAIN_SECONDS="1", METRICS_TOKEN=METRICS_TOKEN) as [service],
     ):
         person = trio.run(_somebody, service)
         os.kill(cluster.pid, signal.SIGINT)
@@ -228,8 +228,9 @@ async def test_without_its_database_it_says_when_to_come_again(widowed: tuple[Se
     service, person = widowed
     async with client(service) as http:
         for path in route.paths:
-            # A machine is let in without a database, and the limits are shown without one.
-            shown = person.bearer if route.name == "staff_limits" else proof(route, person)
+            # A machine is let in without a database, and the limits, the log and the numbers are shown without one.
+            alone = route.name in {"staff_limits", "staff_log_stream", "metrics_report"}
+            shown = person.bearer if alone else proof(route, person)
             answer = await ask(http, route, shown, form(route, person), path=path)
             assert_problem(route, AWAY, answer)
 

@@ -13,7 +13,7 @@ import pytest
 
 from regsvc.http.routes import Auth, Route, Tag
 from regsvc.http.table import routes
-from tests.e2e.people import ADMIN_TOKEN, Person, client, command, new_email, on_database, somebody
+from tests.e2e.people import ADMIN_TOKEN, Person, answer_of, client, command, new_email, on_database, somebody
 from tests.postgres import temporary_cluster
 from tests.service import Service
 
@@ -63,7 +63,7 @@ async def ask(
     target = re.sub(r"\{\w+\}", str(known or uuid4()), path or route.path)
     body = None if route.body is None else json.dumps(route.body_example or {}).encode()
     typed = {} if body is None else {"Content-Type": "application/json"}
-    return await http.request(route.method, target, content=body, headers=headers | typed)
+    return await answer_of(http, route.method, target, content=body, headers=headers | typed)
 
 
 def bare(answer: httpx.Response) -> tuple[int, str]:

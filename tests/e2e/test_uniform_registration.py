@@ -45,6 +45,8 @@ SELECT gen_random_uuid(), made.email, made.email, '!', now() - interval '1 day',
 ANALYZE users, registrations;
 """
 
+pytestmark = pytest.mark.timeout(60)  # whose accounts the first test makes: seconds, and many on a busy machine
+
 
 @dataclass
 class Town:

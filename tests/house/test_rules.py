@@ -21,20 +21,23 @@ STATEMENT = re.compile(
 HOMES = {
     "argon2": ("adapters/crypto/passwords.py",),
     "asyncpg": ("trio_asyncpg", "store/database.py"),
-    "bcrypt": ("adapters/crypto/passwords.py",),
+    "bcrypt": ("bcrypt_lanes/engine.py",),
     "click": ("cli",),
     "coredis": ("adapters/redis.py",),
     "cryptography": ("adapters/crypto",),
     "css_inline": ("adapters/mail",),
     "dotenv": ("settings",),
     "email_validator": ("domain/values.py",),
+    "hatchling": ("bcrypt_lanes/hatch_build.py",),
     "h11": ("http/framing.py", "http/guard.py", "http/http11.py"),
     "hypercorn": ("http/server.py", "http/guard.py", "http/http11.py", "http/door.py", "http/connection.py"),
     "idna": ("domain/values.py",),
     "jinja2": ("adapters/mail",),
     "jwt": ("adapters/crypto/tokens.py",),
+    "opentelemetry": ("observe/tracing.py",),
     "orjson": ("observe", "http"),
     "outcome": ("trio_asyncpg",),
+    "prometheus_client": ("observe",),
     "pydantic": ("http", "settings"),
     "pydantic_core": ("http",),
     "quart": ("http",),
@@ -120,10 +123,12 @@ def test_sql_is_in_its_folder(path: Path) -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    project = told["project"]
     words = [
+        *told["build-system"]["requires"],
         *project["dependencies"],
-        *(word for extra in ("argon2", "redis") for word in project["optional-dependencies"][extra]),
+        *(word for extra in ("argon2", "otlp", "redis") for word in project["optional-dependencies"][extra]),
     ]
     declared = {re.split(r"[^A-Za-z0-9_.-]", word)[0].lower().replace("_", "-") for word in words}
     known = packages_distributions()
