@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import adapter, light, overload, registrations, transfer
+from benchmarks import adapter, lanes, light, overload, registrations, transfer
 
 OUT = Path(__file__).parent / "out"
 
@@ -25,6 +25,14 @@ def _light() -> tuple[str, object]:
     return light.table(result), result
 
 
+def _lanes() -> tuple[str, object]:
+    from benchmarks import bars  # noqa: PLC0415 - matplotlib takes a while, and the others draw nothing
+
+    result = lanes.measure()
+    bars.draw(result)
+    return lanes.table(result), result
+
+
 def _overload() -> tuple[str, object]:
     from benchmarks import curve  # noqa: PLC0415 - matplotlib takes a while, and the others draw nothing
 
@@ -40,6 +48,7 @@ def _transfer() -> tuple[str, object]:
 
 ALL: dict[str, Callable[[], tuple[str, object]]] = {
     "adapter": _adapter,
+    "lanes": _lanes,
     "light": _light,
     "overload": _overload,
     "registrations": _registrations,

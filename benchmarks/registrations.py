@@ -1,6 +1,7 @@
 """Registrations a second at bcrypt 12 beside what the cores can hash, and how health probes fare meanwhile.
 
-The yardstick is measured in the same run, before and after: cores / t_bcrypt, the package's own hash on idle cores.
+The service hashes with the bcrypt package here; `benchmarks/lanes.py` has the lanes. The yardstick is measured in the
+same run, before and after: cores / t_bcrypt, the package's own hash on idle cores.
 Clients do as the service asks: a 503 is retried after its Retry-After.
 """
 
@@ -16,7 +17,7 @@ import bcrypt
 import trio
 
 from benchmarks.client import Client
-from tests.service import Service, running
+from tests.service import running
 
 ROUNDS = 12
 PROBES = ("/livez", "/v1/health")
@@ -73,16 +74,17 @@ async def _probe(http: Client, path: str, until: float, seen: Seen) -> None:
         await trio.sleep(PROBE_EVERY)
 
 
-async def _load(service: Service, clients: int, seconds: float) -> Seen:
+async def load(port: int, clients: int, seconds: float) -> Seen:
+    """Have so many clients register as fast as they are answered, and the probes asked beside them."""
     seen = Seen()
     since = trio.current_time() + WARM_UP
     until = since + seconds
     async with trio.open_nursery() as nursery:
         for number in range(clients):
             name = f"client-{clients}-{number}"
-            nursery.start_soon(_client, Client(service.port), name, since, until, seen, name=name)
+            nursery.start_soon(_client, Client(port), name, since, until, seen, name=name)
         for path in PROBES:
-            nursery.start_soon(_probe, Client(service.port), path, until, seen, name=f"probe {path}")
+            nursery.start_soon(_probe, Client(port), path, until, seen, name=f"probe {path}")
     return seen
 
 
@@ -97,8 +99,10 @@ def measure(clients: int = 64, seconds: float = 20.0) -> dict[str, float]:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         before = t_bcrypt()
-        with running(Path(folder), ENABLE_RATE_LIMITING="false", PASSWORD_ROUNDS=str(ROUNDS)) as service:
-            seen = trio.run(_load, service, clients, seconds)
+        with running(
+            Path(folder), ENABLE_RATE_LIMITING="false", PASSWORD_ROUNDS=str(ROUNDS), HASH_LANES="0"
+        ) as service:
+            seen = trio.run(load, service.port, clients, seconds)
         after = t_bcrypt()
     yardstick = cores / statistics.mean([before, after])
     rate = seen.counted / seconds
