@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from regsvc.bcrypt_lanes import hatch_build
 from regsvc.bcrypt_lanes.hatch_build import LanesBuildHook
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +48,7 @@ def test_with_one_it_has_the_lanes_and_says_for_whom(monkeypatch: pytest.MonkeyP
     def quick(path: str) -> dict[str, Any]:
         return {**real(path), "compile_lanes": compiled}  # compiling for real has tests of its own
 
-    monkeypatch.setattr(hatch_build.runpy, "run_path", quick)
+    monkeypatch.setattr(runpy, "run_path", quick)
     data = dict[str, Any](force_include={})
     step = hook(App(), folder)
     step.initialize("standard", data)
@@ -68,7 +67,7 @@ def test_an_editable_install_has_it_in_place_and_compiles_once(monkeypatch: pyte
     def counting(path: str) -> dict[str, Any]:
         return {**real(path), "fresh": lambda _: bool(asked), "compile_lanes": asked.append}
 
-    monkeypatch.setattr(hatch_build.runpy, "run_path", counting)
+    monkeypatch.setattr(runpy, "run_path", counting)
     data = dict[str, Any](force_include={})
     for _ in range(2):
         step = hook(App(), folder)
