@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from regsvc import __version__
+from regsvc.bcrypt_lanes import Package
 from regsvc.cli import given, main
 from regsvc.domain.values import Secret
 from regsvc.settings import Settings
@@ -108,6 +110,20 @@ def test_config_for_programs_has_every_variable(run: Run, tmp_path: Path) -> Non
     (tmp_path / ".regsvc" / "secret").write_text("x" * 40)
     shown = json.loads(run("config", "--json").stdout)
     assert shown["REGSVC_SECRET"] == {"value": "…", "from": "generated, in .regsvc/secret"}
+
+
+def test_config_says_what_computes_bcrypt_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = "environment; here: the bcrypt package, for it was asked for"
+    shown = json.loads(run("config", "--json", REGSVC_HASH_LANES="0").stdout)
+    assert shown["REGSVC_HASH_LANES"] == {"value": "0", "from": asked}
+    monkeypatch.setitem(sys.modules, "regsvc.bcrypt_lanes._lanes", None)  # as where nothing could be compiled
+    shown = json.loads(run("config", "--json").stdout)
+    assert shown["REGSVC_HASH_LANES"]["value"] == "auto"
+    assert "here: the bcrypt package, for the lanes are not compiled" in shown["REGSVC_HASH_LANES"]["from"]
+    lanes = SimpleNamespace(LANES_MAX=3, digest_many=lambda *given: Package().digest(*given))
+    monkeypatch.setitem(sys.modules, "regsvc.bcrypt_lanes._lanes", lanes)
+    shown = json.loads(run("config", "--json", REGSVC_HASH_LANES="2").stdout)
+    assert shown["REGSVC_HASH_LANES"]["from"].endswith("here: up to 2 lanes, for the lanes pass their self-test")
 
 
 def test_the_documents_need_no_settings(run: Run) -> None:
@@ -340,8 +356,6 @@ def test_a_worker_without_its_supervisor_ends() -> None:
     script = "from regsvc.cli import main; main()"
     words = [
         "worker",
-        "--number",
-        "1",
         "--parent",
         "4194304",
         "--lifeline",

@@ -67,18 +67,15 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
 
 
 @click.command(hidden=True)
-@click.option("--number", type=int, required=True)
 @click.option("--parent", type=int, required=True)
 @click.option("--lifeline", type=int, required=True)
 @click.option("--ready", type=int, required=True)
 @click.option("--shared", "memory", type=int, required=True)
 @click.option("--slab", type=int, required=True)
 @click.option("--socket", "sockets", type=int, multiple=True)
-def worker(
-    number: int, parent: int, lifeline: int, ready: int, memory: int, slab: int, sockets: tuple[int, ...]
-) -> None:
+def worker(parent: int, lifeline: int, ready: int, memory: int, slab: int, sockets: tuple[int, ...]) -> None:
     """Serve as one of the workers of `regsvc serve`, which starts it."""
-    from regsvc.supervisor import end_with, read_settings
+    from regsvc.supervisor import end_with, read_orders
 
     end_with(parent)
     for meant in (signal.SIGINT, signal.SIGHUP):  # whoever means the service tells its supervisor
@@ -86,9 +83,10 @@ def worker(
     from regsvc import observe
     from regsvc.observe.shared import Shared
     from regsvc.settings import load_settings
-    from regsvc.world import run_worker  # most of the start: while the database starts
+    from regsvc.world import run_worker  # most of the start: while the database starts, or nobody has died yet
 
-    told, shared = load_settings(read_settings(lifeline)), Shared.attach(memory)
+    number, variables = read_orders(lifeline)
+    told, shared = load_settings(variables), Shared.attach(memory)
     mine, instance = shared.slabs[slab], socket.gethostname()
     form = told.log_format
     opened = observe.open_log(level=told.log_level, fmt=form, instance=instance, worker=number, slab=mine)

@@ -53,6 +53,7 @@ def config(form: str | None) -> None:
 
 
 def _shown(told: "Settings", origins: Mapping[str, "Origin"]) -> list[tuple[str, str, str]]:
+    from regsvc.bcrypt_lanes import Package, open_engine
     from regsvc.settings import secret_file
     from regsvc.settings.words import as_shown, variable
 
@@ -60,6 +61,10 @@ def _shown(told: "Settings", origins: Mapping[str, "Origin"]) -> list[tuple[str,
     if told.secret is None:
         kept = secret_file(told)
         shown["secret"] = ("…" if kept.exists() else "made at the first start", f"generated, in {kept}")
+    engine, why = open_engine(told.hash_lanes)  # what comes of it is this machine's to say
+    computes = "the bcrypt package" if isinstance(engine, Package) else f"up to {engine.lanes} lanes"
+    value, origin = shown["hash_lanes"]
+    shown["hash_lanes"] = (value or "auto", f"{origin}; here: {computes}, for {why}")
     return [(variable(name), value, origin) for name, (value, origin) in shown.items()]
 
 

@@ -7,9 +7,10 @@ Rule 1. A worker ends with this process, however it ends: the kernel is told so 
         be, the lifeline tells: a pipe that nobody writes to any more.
 Rule 2. Settings go down the lifeline, never through arguments or the environment: others can read those.
 Rule 3. Workers start before the database does: they import meanwhile, and wait for their settings.
-Rule 4. A hang-up that comes from no terminal has the settings read again and the workers replaced, one at a time. What
+Rule 4. With two workers or more another one waits, which has imported all it needs: whoever dies is replaced by it.
+Rule 5. A hang-up that comes from no terminal has the settings read again and the workers replaced, one at a time. What
         cannot be used changes nothing.
-Rule 5. The exit status tells the truth: 0 asked for, 75 try again, 78 misconfigured.
+Rule 6. The exit status tells the truth: 0 asked for, 75 try again, 78 misconfigured.
 """
 
 import os
@@ -23,9 +24,9 @@ from regsvc.supervisor.door import CannotListen, listening
 from regsvc.supervisor.reread import Read
 from regsvc.supervisor.signals import Signals, Stop
 from regsvc.supervisor.watch import Database, Watch
-from regsvc.supervisor.workers import COMMAND, Crew, end_with, read_settings
+from regsvc.supervisor.workers import COMMAND, Crew, end_with, read_orders
 
-__all__ = ["CannotListen", "Database", "end_with", "listening", "read_settings", "supervise"]
+__all__ = ["CannotListen", "Database", "end_with", "listening", "read_orders", "supervise"]
 
 
 def supervise(
@@ -41,7 +42,8 @@ def supervise(
 
     For the main thread. `open_database` opens the embedded one, None where the settings name another; `tell` is told, a
     line each, what a person at the terminal wants to know; `command` is what a worker runs. `shared` has a slab for
-    this process, the first one, and two for each worker: the next one of a place begins before the last one has ended.
+    this process, the first one, and two for each worker: the next one of a place begins before the last one has ended,
+    and one waits.
     `read` reads the settings once more; without it they stay.
     No process is left when this returns. Raises CannotListen, and what `open_database` raises.
     """

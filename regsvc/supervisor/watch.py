@@ -91,6 +91,8 @@ class Watch:
                 self._keep_database()
                 self.crew.start()
                 self._roll()
+                if self.rolling is None:
+                    self.crew.keep_spare()
                 self._announce_once()
                 self._despair()
             else:
@@ -133,9 +135,10 @@ class Watch:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        dues = [place.due for place in self.crew.places if place.worker is None and self.status is None]
-        dues += [self.shut_at] if self.door is not None else []
-        dues += [self.rolling.due] if self.rolling is not None else []
+        dues = [self.shut_at] if self.door is not None else []
+        if self.status is None:
+            dues += [place.due for place in self.crew.places if place.worker is None]
+            dues.append(self.rolling.due if self.rolling is not None else self.crew.spare_due)
         until = min([now + LOOK, self.kill_at, *dues])
         with selectors.DefaultSelector() as selector:
             selector.register(self.signals, selectors.EVENT_READ)
@@ -177,6 +180,7 @@ class Watch:
         for name in kept:
             observe.emit("settings_warning", setting=name, reason="it changes with a restart only, and stays as it was")
         observe.emit("reload_started", workers=self.settings.workers)
+        self.crew.dismiss_spare()
         drain = max(each.drain_seconds.total_seconds() for each in (self.settings, settings))
         self.rolling = Rolling(self.crew, self.fitted(settings), drain + MARGIN)
         self.reloaded = settings
@@ -210,6 +214,9 @@ class Watch:
     def _bury(self) -> None:
         for worker, place in self.crew.buried():
             pid, code = worker.process.pid, worker.code
+            if place is not None and place is self.crew.spare:
+                self._mourn_spare(worker, place)
+                continue
             if worker.asked and code in AS_ASKED:
                 observe.emit("worker_stopped", pid=pid, exit_status=code)
             else:
@@ -227,6 +234,12 @@ class Watch:
         wait = place.put_off(settled=settled)
         if self.status is None:
             observe.emit("worker_restarted", pid=worker.process.pid, restarts=place.starts, wait_s=wait)
+
+    def _mourn_spare(self, worker: Worker, spare: Place) -> None:
+        """Who never had a place is worth a word only where nobody asked it to go."""
+        if not worker.asked:
+            observe.emit("worker_exited", pid=worker.process.pid, exit_status=worker.code, asked_for=False)
+            spare.put_off(settled=False)
 
     def _count_workers(self) -> None:
         observe.gauge("workers_asked", self.settings.workers)
@@ -265,7 +278,7 @@ class Watch:
             observe.emit("embedded_database_started", data_dir=data_dir, pid=self.database.pid, took_s=took)
 
     def _announce_once(self) -> None:
-        if self.announced or not all(place.worker is not None and place.worker.ready for place in self.crew.places):
+        if self.announced or not self.crew.whole:
             return
         self.announced = True
         took = time.monotonic() - self.began

@@ -49,12 +49,12 @@ class Worker:
         self.asked = True
         self.process.send_signal(number)
 
-    def brief(self, told: bytes) -> None:
-        """Tell it what it waits for, once."""
+    def brief(self, number: int, told: Mapping[str, str]) -> None:
+        """Tell it what it waits for, once: its number and its settings."""
         if not self.briefed:
             self.briefed = True
             with suppress(BrokenPipeError):  # it is gone already; that is noticed elsewhere
-                os.write(self.lifeline, told)  # a few kilobytes, which a pipe holds
+                os.write(self.lifeline, in_words(number, told))  # a few kilobytes, which a pipe holds
 
 
 @dataclass(slots=True)
@@ -85,11 +85,13 @@ class Crew:
     command: Sequence[str] = COMMAND
     places: list[Place] = field(default_factory=list)
     beside: list[Worker] = field(default_factory=list)  # the next one of a place, not ready yet; the last one, leaving
-    told: bytes | None = None
+    spare: Place | None = None  # no place of the service's: who has it is the next to be given one, and waits
+    told: Mapping[str, str] | None = None
     free: set[int] = field(default_factory=set)  # slabs that nobody writes
 
     def __enter__(self) -> Self:
         self.places = [Place(number) for number in range(1, self.size + 1)]
+        self.spare = Place(0) if self.size > 1 else None  # one worker is for who wants it small
         self.free = {slab.number for slab in self.shared.slabs[1:]}
         return self
 
@@ -108,7 +110,23 @@ class Crew:
     @property
     def workers(self) -> list[Worker]:
         """All that were not buried yet."""
-        return [*self.seated, *self.beside]
+        return [*self.seated, *self.beside, *self.waiting]
+
+    @property
+    def waiting(self) -> list[Worker]:
+        """The one who waits for a place, if there is one."""
+        return [self.spare.worker] if self.spare is not None and self.spare.worker is not None else []
+
+    @property
+    def whole(self) -> bool:
+        """Whether everybody is ready."""
+        return all(place.worker is not None and place.worker.ready for place in self.places)
+
+    @property
+    def spare_due(self) -> float:
+        """When one who waits is to be started."""
+        lacking = self.spare is not None and self.spare.worker is None and self.whole
+        return self.spare.due if self.spare is not None and lacking else float("inf")
 
     def ask(self, number: signal.Signals) -> None:
         """Tell all workers to end."""
@@ -117,7 +135,8 @@ class Crew:
 
     def buried(self) -> Iterator[tuple[Worker, Place | None]]:
         """Bury those that have ended, and yield each with the place that it had."""
-        of = {place.worker: place for place in self.places if place.worker is not None}
+        places = [*self.places, *([self.spare] if self.spare is not None else [])]
+        of = {place.worker: place for place in places if place.worker is not None}
         for worker in self.workers:
             worker.code = worker.process.poll()
             if worker.code is None:
@@ -136,18 +155,39 @@ class Crew:
         for place in self.places:
             if place.worker is None and place.due <= time.monotonic():
                 place.starts += 1
-                try:
-                    place.worker = self._spawn(place)
-                except OSError as error:  # no memory, no descriptors, too many processes: that may pass
-                    observe.emit("worker_exited", reason=str(error), asked_for=False)
-                    place.put_off(settled=False)
+                if not self._promote(place):
+                    self._fill(place)
         self._hand_out()
+
+    def keep_spare(self) -> None:
+        """Start one who waits, once all places are taken: most of a start is over before its place is free."""
+        if self.spare is not None and self.spare_due <= time.monotonic():
+            self._fill(self.spare)
+
+    def dismiss_spare(self) -> None:
+        """Send who waits away: it has imported what may be of yesterday."""
+        for worker in self.waiting:
+            worker.ask(signal.SIGKILL)
+
+    def _promote(self, place: Place) -> bool:
+        """Give a place to who waits; return whether there was somebody."""
+        if self.spare is None or self.spare.worker is None or self.spare.worker.asked:
+            return False
+        place.worker, self.spare.worker, self.spare.failures = self.spare.worker, None, 0
+        return True
+
+    def _fill(self, place: Place) -> None:
+        try:
+            place.worker = self._spawn()
+        except OSError as error:  # no memory, no descriptors, too many processes: that may pass
+            observe.emit("worker_exited", reason=str(error), asked_for=False)
+            place.put_off(settled=False)
 
     def start_beside(self, place: Place, settings: Settings) -> Worker:
         """Start the next worker of a place, beside the one that has it. Raises OSError."""
-        worker = self._spawn(place)
+        worker = self._spawn()
         self.beside.append(worker)
-        worker.brief(in_words(settings))
+        worker.brief(place.number, settings.variables())
         return worker
 
     def seat(self, place: Place, worker: Worker) -> Worker | None:
@@ -160,27 +200,27 @@ class Crew:
 
     def brief(self, settings: Settings) -> None:
         """Tell all workers that start here, these and later ones, what they wait for."""
-        self.told = in_words(settings)
+        self.told = settings.variables()
         self._hand_out()
 
     def _hand_out(self) -> None:
-        for worker in self.seated:
-            if self.told is not None:
-                worker.brief(self.told)
+        for place in self.places:
+            if self.told is not None and place.worker is not None:
+                place.worker.brief(place.number, self.told)
 
-    def _spawn(self, place: Place) -> Worker:
+    def _spawn(self) -> Worker:
         slab = self.shared.slabs[min(self.free)]
-        worker = spawn(self.command, place.number, self.door, self.shared, slab)
+        worker = spawn(self.command, self.door, self.shared, slab)
         self.free.discard(slab.number)
         return worker
 
 
-def in_words(settings: Settings) -> bytes:
-    """Return settings as `read_settings` reads them."""
-    return json.dumps(settings.variables()).encode() + b"\n"
+def in_words(number: int, settings: Mapping[str, str]) -> bytes:
+    """Return what `read_orders` reads."""
+    return json.dumps({"number": number, "settings": settings}).encode() + b"\n"
 
 
-def spawn(command: Sequence[str], number: int, door: socket.socket | None, shared: Shared, slab: Slab) -> Worker:
+def spawn(command: Sequence[str], door: socket.socket | None, shared: Shared, slab: Slab) -> Worker:
     """Start a worker. A session of its own keeps the terminal's Ctrl-C away from it: we tell it when to end."""
     with ExitStack() as ours, ExitStack() as theirs:
         lifeline, lifeline_end = os.pipe()
@@ -189,7 +229,7 @@ def spawn(command: Sequence[str], number: int, door: socket.socket | None, share
         ready, ready_end = os.pipe()
         ours.callback(os.close, ready)
         theirs.callback(os.close, ready_end)
-        words = {"--number": number, "--parent": os.getpid(), "--lifeline": lifeline, "--ready": ready_end}
+        words = {"--parent": os.getpid(), "--lifeline": lifeline, "--ready": ready_end}
         words |= {"--shared": shared.fd, "--slab": slab.number}
         if door is not None:
             words["--socket"] = door.fileno()
@@ -210,12 +250,12 @@ def end_with(parent: int) -> None:
         os._exit(os.EX_TEMPFAIL)
 
 
-def read_settings(lifeline: int) -> Mapping[str, str]:
-    """Read, in a worker, what `Crew.brief` wrote. Raises SettingsError when the supervisor is gone."""
+def read_orders(lifeline: int) -> tuple[int, Mapping[str, str]]:
+    """Wait, in a worker, for its number and its settings. Raises SettingsError when the supervisor is gone."""
     said = b""
     while not said.endswith(b"\n"):
         if not (more := os.read(lifeline, 65536)):
             raise SettingsError("the supervisor ended before it told its settings")
         said += more
-    told: dict[str, str] = json.loads(said)
-    return told
+    told = json.loads(said)
+    return told["number"], told["settings"]

@@ -20,16 +20,20 @@ from tests.lines import Lines
 WORKER = """
 import argparse, json, os, signal, sys, time
 options = argparse.ArgumentParser()
-for name in ("number", "parent", "lifeline", "ready", "shared", "slab", "socket"):
+for name in ("parent", "lifeline", "ready", "shared", "slab", "socket"):
     options.add_argument("--" + name, type=int)
 me = options.parse_args()
 folder = os.environ["FOLDER"]
+me.orders = os.read(me.lifeline, 65536)
+if not me.orders:
+    sys.exit()  # it waited for a place, and never got one
+me.orders = json.loads(me.orders)
+me.number = me.orders["number"]
 def ready(on_term=lambda *_: sys.exit(0)):
-    settings = json.loads(os.read(me.lifeline, 65536))
     signal.signal(signal.SIGTERM, on_term)
     signal.signal(signal.SIGUSR1, on_term)
     with open(f"{folder}/.{os.getpid()}", "w") as file:
-        json.dump(settings, file)
+        json.dump(me.orders["settings"], file)
     os.rename(f"{folder}/.{os.getpid()}", f"{folder}/{me.number}.{os.getpid()}")  # whole, when it is seen
     os.write(me.ready, b"!")
 def times():

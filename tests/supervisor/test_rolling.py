@@ -338,10 +338,8 @@ ready(leave); wait()
 def test_settings_that_never_worked_are_exchanged_for_ones_that_do(scene: Scene) -> None:
     """As with a wrong password of the database: workers come and go until somebody corrects it."""
     worker = """
-settings = json.loads(os.read(me.lifeline, 65536))
-if settings["REGSVC_CODE_LENGTH"] == "4":
+if me.orders["settings"]["REGSVC_CODE_LENGTH"] == "4":
     sys.exit(75)
-os.read = lambda *_: json.dumps(settings).encode() if _[0] == me.lifeline else b""
 ready(); wait()
 """
 

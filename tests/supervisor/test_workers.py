@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from regsvc.settings import SettingsError, load_settings
-from regsvc.supervisor import read_settings, watch
+from regsvc.supervisor import read_orders, watch
 from tests.supervisor.stage import QUICK, UNSHARE, WORKER, Scene, can_unshare, gone, tell, until
 
 
@@ -159,6 +160,86 @@ def test_while_it_is_a_lame_duck_the_door_stays_open(scene: Scene) -> None:
     assert seen == ["open", "shut"]
 
 
+def waits(scene: Scene) -> int | None:
+    """The worker that has no place yet, if there is one."""
+    strangers = set(children(os.getpid())) - {pid for number in (1, 2) for pid in scene.pids(number)}
+    return next((pid for pid in strangers if b"lifeline" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+
+
+def test_with_two_workers_a_third_waits_for_the_first_that_dies(scene: Scene) -> None:
+    seen: list[int] = []
+
+    def place_taken(number: int) -> bool:
+        return seen[-1] in scene.pids(number)
+
+    def actor() -> None:
+        until(lambda: scene.lines.of("service_started"))
+        for number in (1, 2):
+            until(lambda: waits(scene))
+            seen.append(waits(scene) or 0)
+            [pid] = [pid for pid in scene.pids(number) if not gone(pid)]
+            os.kill(pid, signal.SIGKILL)
+            until(partial(place_taken, number))
+        until(lambda: waits(scene))
+        tell(signal.SIGTERM)
+
+    assert scene.run("ready(); wait()", actor, WORKERS="2") == os.EX_OK
+    assert len(set(seen)) == 2
+    stopped = {line["pid"] for line in scene.lines.of("worker_stopped")}
+    assert stopped == set(seen), "those that had a place at the end; who waited then never was a worker"
+    assert all(gone(pid) for pid in seen)
+
+
+def test_who_waits_and_dies_is_told_of_and_followed(scene: Scene) -> None:
+    def actor() -> None:
+        until(lambda: scene.lines.of("service_started"))
+        until(lambda: waits(scene))
+        pid = waits(scene) or 0
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: waits(scene) not in {None, pid})
+        tell(signal.SIGTERM)
+
+    assert scene.run("ready(); wait()", actor, WORKERS="2") == os.EX_OK
+    [line] = scene.lines.of("worker_exited")
+    assert (line["exit_status"], line["asked_for"]) == (-signal.SIGKILL, False)
+    assert scene.lines.of("worker_restarted") == []
+
+
+def test_who_waited_before_a_reload_gets_no_place_after_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has imported may be of yesterday."""
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    waited: list[int] = []
+
+    def actor() -> None:
+        until(lambda: scene.lines.of("service_started"))
+        until(lambda: waits(scene))
+        waited.append(waits(scene) or 0)
+        tell(signal.SIGHUP)
+        until(lambda: scene.lines.of("reload_completed"))
+        until(lambda: waits(scene))
+        waited.append(waits(scene) or 0)
+        tell(signal.SIGTERM)
+
+    assert scene.run("ready(); wait()", actor, WORKERS="2") == os.EX_OK
+    assert waited[0] != waited[1]
+    assert not set(waited) & {pid for number in (1, 2) for pid in scene.pids(number)}
+    assert scene.lines.of("worker_exited") == []
+
+
+def test_one_worker_alone_has_nobody_who_waits(scene: Scene) -> None:
+    seen: list[int | None] = []
+
+    def actor() -> None:
+        until(lambda: scene.lines.of("service_started"))
+        tell(signal.SIGHUP)  # whatever would be started has been by the end of it
+        until(lambda: scene.lines.of("reload_completed"))
+        seen.append(waits(scene))
+        tell(signal.SIGTERM)
+
+    assert scene.run("ready(); wait()", actor) == os.EX_OK
+    assert seen == [None]
+
+
 def test_a_window_that_is_closed_ends_what_runs_in_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda _: True)
 
@@ -246,5 +327,5 @@ def test_a_lifeline_that_ends_before_the_settings_is_refused() -> None:
     os.write(writing, b'{"half": ')
     os.close(writing)
     with pytest.raises(SettingsError, match="ended before it told"):
-        read_settings(reading)
+        read_orders(reading)
     os.close(reading)
