@@ -28,7 +28,7 @@ def test_kill_9_of_the_owner_takes_postgresql_with_it(data: Path, programs: Path
 
 def test_kill_9_of_the_owner_at_any_moment_of_a_first_start(folder: Path, programs: Path, rounds: int | None) -> None:
     dice = random.Random(7)
-    for _ in range(rounds or 15):
+    for _ in range(rounds or 6):
         with owner(folder, programs) as running:
             time.sleep(dice.uniform(0, 0.9))  # the moment is the point: no condition to wait for
             running.kill()
