@@ -43,6 +43,7 @@ SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that 
 AWAY_WAIT: Final = 0.1  # seconds between tries while the database is away, doubled up to AWAY_WAIT_MAX
 AWAY_WAIT_MAX: Final = 1.0
 DRAIN_AWAY: Final = 2.0  # seconds of a drain in which a database that is away is waited for, with nothing in hand
+CATCH_UP: Final = 3.0  # seconds after an outage of the database, and after the start, in which nothing is reclaimed
 CONTESTED_WAIT: Final = 0.1  # seconds; a due mail that we could not lease is being taken by another mailer
 
 
@@ -115,6 +116,7 @@ class _Courier:
         self._wake, self._woken = trio.open_memory_channel[None](1)
         self._ring = bell_rope(self._wake)
         self._poll_at = trio.current_time()
+        self._reclaim_at = self._poll_at + CATCH_UP
         self._more = False  # the last lease was as large as there was room: more may wait
         self._sent_before: int | None = None  # when the drain began; None while nobody asked for one
         self._patient_until = inf  # on Trio's clock: how long a drain waits for the database
@@ -150,6 +152,8 @@ class _Courier:
                 backoff = AWAY_WAIT
             except Unavailable as away:
                 observe.database_away(str(away))
+                if backoff > AWAY_WAIT:  # not the first time: this one may outlast leases
+                    self._reclaim_at = trio.current_time() + CATCH_UP
                 if not self._trips and trio.current_time() >= self._patient_until:
                     self._note_drained(None)  # what waits there, the next mailer will find
                     return
@@ -201,8 +205,10 @@ class _Courier:
         now = trio.current_time()
         if now < self._poll_at:
             return
-        if self._unwritten:  # the lapsed lease may be of a mail that was sent: that is written down first
-            self._poll_at = now + AWAY_WAIT_MAX
+        # A lapsed lease may be of a mail that was sent, and that is written down first: by us, or by another mailer
+        # whose leases an outage of the database outlasted, and who tries again within AWAY_WAIT_MAX, as we do.
+        if self._unwritten or now < self._reclaim_at:
+            self._poll_at = now + AWAY_WAIT_MAX if self._unwritten else self._reclaim_at
             return
         mails = await self._mailbag.reclaim()
         observe.database_back()

@@ -1,6 +1,7 @@
 """The mailer while its relay or its database is away."""
 
 from collections import Counter
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
@@ -95,6 +96,30 @@ async def test_a_lost_database_is_said_once_and_waited_for(autojump_clock: MockC
         assert await office.until(office.post.settled) < 1.2
     assert [log.events.count(event) for event in ("database_unavailable", "database_recovered")] == [1, 1]
     assert office.post.trouble.calls < 200
+
+
+async def test_what_was_sent_as_the_database_went_away_no_other_mailer_sends_again(autojump_clock: MockClock) -> None:
+    post = Post()
+
+    async def behave(_: Dispatch) -> Outcome:  # noqa: ASYNC124 - a relay is async
+        post.trouble.away = True  # so that the 250 cannot be written down while the lease lasts
+        return Accepted()
+
+    sender = Office(post, Relay(behave))
+    others = [Office(post) for _ in range(5)]
+    row = post.post("ada@example.org")
+    async with sender.open():
+        await sender.until(lambda: post.trouble.away)
+        async with AsyncExitStack() as running:
+            for other in others:  # one of them is sure to ask before the sender does
+                await running.enter_async_context(other.open())
+                await trio.sleep(0.2)
+            await trio.sleep(PACE.lease.total_seconds() * 2 + 0.6)
+            post.trouble.away = False
+            assert await sender.until(post.settled) < 2
+            await trio.sleep(30)
+    assert row.state == "sent"
+    assert [other.relay.recipients() for other in others] == [[]] * 5
 
 
 async def test_a_mailer_with_its_hands_full_does_not_say_that_the_database_is_back(
