@@ -86,7 +86,15 @@ def read_words(service: str) -> dict[str, dict[Letter, Words]]:
         if differing := texts[FALLBACK].keys() ^ said.keys():
             names = ", ".join(sorted(differing))
             raise ValueError(f"templates/words/{tag}.toml and {FALLBACK}.toml differ in {names}")
-    return {tag: {letter: _words(tag, letter, said, service) for letter in Letter} for tag, said in texts.items()}
+    made = {tag: _compiled(said, service) for tag, said in texts.items()}
+    return {tag: {letter: _words(tag, letter, said) for letter in Letter} for tag, said in made.items()}
+
+
+def _compiled(said: Mapping[str, str], service: str) -> dict[str, jinja2.Template]:
+    """Compile the texts of a language, once for all letters: it is half of a worker's start otherwise."""
+    plain = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - the layouts escape
+    plain.globals["service"] = service
+    return {key: plain.from_string(text) for key, text in said.items()}
 
 
 def _flat(read: Mapping[str, object]) -> dict[str, str]:
@@ -99,11 +107,8 @@ def _flat(read: Mapping[str, object]) -> dict[str, str]:
     return flat
 
 
-def _words(tag: str, letter: Letter, said: Mapping[str, str], service: str) -> Words:
-    plain = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - the layouts escape
-    plain.globals["service"] = service
-    made = {key: plain.from_string(text) for key, text in said.items()}
-    own = {key.partition(".")[2]: made[key] for key in said if key.startswith(f"{letter.value}.")}
+def _words(tag: str, letter: Letter, made: Mapping[str, jinja2.Template]) -> Words:
+    own = {key.partition(".")[2]: text for key, text in made.items() if key.startswith(f"{letter.value}.")}
     words = Words(
         language=tag,
         subject=own["subject"].render(),
