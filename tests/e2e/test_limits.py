@@ -167,6 +167,7 @@ def spent(policy: str, answers: Sequence[httpx.Response]) -> int:
     return passed
 
 
+@pytest.mark.timeout(60)  # a store that others keep from its CPU is asked TRIES times
 @pytest.mark.parametrize("policy", LIMITS)
 async def test_of_one_more_than_the_limit_at_once_exactly_the_limit_passes(
     town: Town, policy: str, rounds: int | None
