@@ -34,6 +34,7 @@ LARGE = (
     "tests/e2e/test_uniformity.py",
     "tests/http/test_hostile_connections.py",
     "tests/http/test_wire.py",
+    "tests/simulation",
     "tests/store/test_quota.py",
     "tests/store/test_races.py",
     "tests/store/test_races_people.py",

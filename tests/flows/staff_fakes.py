@@ -67,7 +67,7 @@ class StaffShelf(Shelf):
 
     def entries(self) -> Sequence[Entry]:
         claims = [claim for address in self.addresses.values() for claim in address.claims]
-        return [*map(staff.entry, self.users.values()), *map(_claimed, claims)]
+        return [*map(staff.entry, self.users.values()), *map(claimed, claims)]
 
     def boss(self, name: str = "boss") -> User:
         """Put an administrator there."""
@@ -190,7 +190,7 @@ class Office:
         )
 
 
-def _claimed(claim: Claim) -> Entry:
+def claimed(claim: Claim) -> Entry:
     name = claim.username.name if claim.username is not None else None
     locale = claim.locale.tag if claim.locale is not None else None
     return Entry(claim.id, claim.email, name, locale, Role.USER, claim.created_at, None, None)

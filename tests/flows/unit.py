@@ -31,6 +31,7 @@ class StoredCode:
     mac: bytes
     expires_at: datetime
     used: bool = False
+    failures: int = 0
 
     def opens(self, macs: Sequence[bytes], now: datetime) -> bool:
         return not self.used and now < self.expires_at and self.mac in macs
