@@ -1,73 +1,96 @@
-"""`python -m benchmarks [NAME …]`: run benchmarks, print their tables, write the numbers to benchmarks/out/."""
+"""Measure beside what people would use instead; print one table. Without names: everything, in a quarter of an hour.
 
-import json
+Numbers, table and pictures go to benchmarks/out; with --write they are merged into docs/benchmarks.json, .md and .svg.
+Exit status: 1 where a part failed; 2 for wrong words; a bound that is missed is no failure.
+"""
+
+import argparse
+import signal
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
+from types import FrameType
+from typing import Final
 
-from benchmarks import adapter, lanes, light, overload, registrations, transfer
+from benchmarks import apart, host, report
+from benchmarks.beside import missing
+from benchmarks.parts import BY_NAME, PARTS, Part
+from benchmarks.wanted import rows_of
 
-OUT = Path(__file__).parent / "out"
-
-
-def _registrations() -> tuple[str, object]:
-    rows = [registrations.measure(clients) for clients in (2, 64)]
-    return registrations.table(rows), rows
-
-
-def _adapter() -> tuple[str, object]:
-    result = adapter.measure_here()
-    return adapter.table(result), result
+OUT: Final = Path(__file__).parent / "out"
 
 
-def _light() -> tuple[str, object]:
-    result = light.measure()
-    return light.table(result), result
+def _measure(parts: list[Part], out: Path, *, quick: bool) -> report.Entries:
+    """Run them one after the other; return their entries."""
+    about = host.describe()
+    load = host.wait_calm(0.0 if quick else host.CALM_WAIT)
+    about["load before"] = f"{load:.2f}"
+    print("; ".join(f"{what}: {value}" for what, value in about.items()), flush=True)
+    entries: report.Entries = {}
+    left = sum(part.budget for part in parts)
+    for number, part in enumerate(parts, 1):
+        times = "a few seconds" if quick else f"about {part.budget:.0f} s, {left / 60:.0f} min for all that is left"
+        print(f"[{number}/{len(parts)}] {part.name}: {times}", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        entries[part.name] = told = apart.run(part, about, load, out / f"{part.name}.json", quick=quick)
+        left -= part.budget
+        print(
+            f"    {part.name}: {told['error'] or 'done'}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True
+        )
+        if told["disturbed"]:
+            print(f"    not calm: {told['disturbed']}; its rows are marked", file=sys.stderr, flush=True)
+    return entries
 
 
-def _lanes() -> tuple[str, object]:
-    from benchmarks import bars  # noqa: PLC0415 - matplotlib takes a while, and the others draw nothing
-
-    result = lanes.measure()
-    bars.draw(result)
-    return lanes.table(result), result
-
-
-def _overload() -> tuple[str, object]:
-    from benchmarks import curve  # noqa: PLC0415 - matplotlib takes a while, and the others draw nothing
-
-    result = overload.measure()
-    curve.draw(result)
-    return overload.table(result), result
+def _say(entries: report.Entries) -> None:
+    """Print the table of what was measured, and what does not hold."""
+    rows = tuple(row for name in entries for row in rows_of(name))
+    print(f"\n{report.table(entries, rows)}")
+    if missed := report.missed(entries):
+        print("Not reached: " + "; ".join(missed), flush=True)
 
 
-def _transfer() -> tuple[str, object]:
-    rows = transfer.measure()
-    return transfer.table(rows), rows
+def _words(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"parts: {', '.join(BY_NAME)}")
+    parser.add_argument("--quick", action="store_true", help="the smallest form, which shows that it works and no more")
+    parser.add_argument("--write", action="store_true", help="merge what was measured into docs/")
+    parser.add_argument("--render", action="store_true", help="measure nothing: make docs/benchmarks.md anew")
+    parser.add_argument("--out", type=Path, default=OUT, help="where numbers and pictures go")
+    words = parser.parse_args(argv)
+    if unknown := set(words.names) - set(BY_NAME):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(BY_NAME)}")
+    if words.quick and words.write:
+        parser.error("what --quick sees is no figure, and does not belong into docs/")
+    return words
 
 
-ALL: dict[str, Callable[[], tuple[str, object]]] = {
-    "adapter": _adapter,
-    "lanes": _lanes,
-    "light": _light,
-    "overload": _overload,
-    "registrations": _registrations,
-    "transfer": _transfer,
-}
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
-def main(names: list[str]) -> int:
-    """Run what is named, or all."""
-    unknown = set(names) - set(ALL)
-    if unknown:
-        print(f"no such benchmark: {', '.join(sorted(unknown))}; there are: {', '.join(ALL)}", file=sys.stderr)
-        return 2
-    OUT.mkdir(exist_ok=True)
-    for name in names or ALL:
-        table, numbers = ALL[name]()
-        print(f"\n## {name}\n\n{table}", flush=True)
-        (OUT / f"{name}.json").write_text(json.dumps(numbers, indent=1), "utf-8")
-    return 0
+def main(argv: list[str]) -> int:
+    """Run what is named, or all; return the exit status."""
+    words = _words(argv)
+    if words.render:
+        report.write(report.load())
+        print(report.table(report.load()))
+        return 0
+    signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped
+    words.out.mkdir(parents=True, exist_ok=True)
+    parts = [part for part in PARTS if part.name in (words.names or BY_NAME)]
+    try:
+        entries = _measure(parts, words.out, quick=words.quick)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    _say(entries)
+    good = {name: entry for name, entry in entries.items() if not entry["error"]}
+    if words.write:
+        report.write(report.load() | good)
+    if not missing("matplotlib"):
+        report.write(entries, words.out / "report")
+    return 0 if len(good) == len(entries) else 1
 
 
 if __name__ == "__main__":

@@ -6,19 +6,20 @@ one embedded PostgreSQL; the medians are compared. A query is a primary-key SELE
 
 import argparse
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from benchmarks.figures import Found
 
 TASKS: Final = 10
 POOL: Final = 10
-QUERIES: Final = 20_000  # in one run of one way
+QUERIES: Final = 6_000  # in one run of one way
+WARM_UP: Final = 500  # queries: connections open, statements prepared
 ROUNDS: Final = 5
 ROWS: Final = 1_000  # as in SETUP
 QUERY: Final = "SELECT id, email, state FROM bench_users WHERE id = $1"
@@ -35,32 +36,32 @@ Fetch = Callable[[str, int], Awaitable[Any]]
 async def _trio_load(fetchrow: Fetch, queries: int) -> float:
     import trio  # noqa: PLC0415  # each way imports what it measures, and no more
 
-    async def work(first: int) -> None:
+    async def work(first: int, queries: int) -> None:
         for n in range(queries // TASKS):
             await fetchrow(QUERY, (first + n) % ROWS + 1)
 
-    async def together() -> None:
+    async def together(queries: int) -> None:
         async with trio.open_nursery() as nursery:
             for task in range(TASKS):
-                nursery.start_soon(work, task * 97, name=f"load {task}")
+                nursery.start_soon(work, task * 97, queries, name=f"load {task}")
 
-    await together()  # connections open, statements prepared
+    await together(min(queries, WARM_UP))
     started = time.perf_counter()
-    await together()
+    await together(queries)
     return time.perf_counter() - started
 
 
 async def _asyncio_load(fetchrow: Fetch, queries: int) -> float:
-    async def work(first: int) -> None:
+    async def work(first: int, queries: int) -> None:
         for n in range(queries // TASKS):
             await fetchrow(QUERY, (first + n) % ROWS + 1)
 
-    async def together() -> None:
-        await asyncio.gather(*(work(task * 97) for task in range(TASKS)))
+    async def together(queries: int) -> None:
+        await asyncio.gather(*(work(task * 97, queries) for task in range(TASKS)))
 
-    await together()
+    await together(min(queries, WARM_UP))
     started = time.perf_counter()
-    await together()
+    await together(queries)
     return time.perf_counter() - started
 
 
@@ -124,42 +125,24 @@ def _trio_asyncio(dsn: str, queries: int) -> float:
     return seconds
 
 
+UVLOOP: Final = "asyncpg's pool on uvloop"
+UNRESET: Final = "the same without its reset round trip"
+ASYNCIO: Final = "asyncpg's pool on asyncio"
+TRIO_ASYNCIO: Final = "asyncpg's pool through trio-asyncio"
 WAYS: Final[dict[str, Callable[[str, int], float]]] = {
     NATIVE: _native,
-    "asyncpg's pool on uvloop": _uvloop,
-    "the same without its reset round trip": _uvloop_unreset,
-    "asyncpg's pool on asyncio": _asyncio,
-    "asyncpg's pool through trio-asyncio": _trio_asyncio,
+    UVLOOP: _uvloop,
+    UNRESET: _uvloop_unreset,
+    ASYNCIO: _asyncio,
+    TRIO_ASYNCIO: _trio_asyncio,
 }
-GOALS: Final = {  # 90-performance: ours ÷ theirs, at most
-    "asyncpg's pool on uvloop": 0.8,
-    "the same without its reset round trip": 1.2,
-    "asyncpg's pool through trio-asyncio": 0.25,
+NEEDS: Final = {UVLOOP: "uvloop", UNRESET: "uvloop", ASYNCIO: "asyncio", TRIO_ASYNCIO: "trio_asyncio"}
+KEYS: Final = {
+    "adapter.uvloop": UVLOOP,
+    "adapter.unreset": UNRESET,
+    "adapter.asyncio": ASYNCIO,
+    "adapter.trio_asyncio": TRIO_ASYNCIO,
 }
-
-
-def measure(dsn: str, *, rounds: int = ROUNDS, queries: int = QUERIES) -> dict[str, Any]:
-    """Return microseconds per query of each way, round by round and as a median, and ours ÷ theirs.
-
-    The database of `dsn` needs the table of `SETUP`. Each ratio is the median of the rounds' own ratios.
-    """
-    runs: dict[str, list[float]] = {way: [] for way in WAYS}
-    for turn in range(rounds):
-        ways = list(WAYS)
-        for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
-            runs[way].append(_run_apart(way, dsn, queries))
-    return {
-        "tasks": TASKS,
-        "pool": POOL,
-        "queries": queries,
-        "runs_us": runs,
-        "median_us": {way: statistics.median(times) for way, times in runs.items()},
-        "ratio": {
-            way: statistics.median(ours / theirs for ours, theirs in zip(runs[NATIVE], times, strict=True))
-            for way, times in runs.items()
-        },
-        "goals": GOALS,
-    }
 
 
 def _run_apart(way: str, dsn: str, queries: int) -> float:
@@ -174,48 +157,63 @@ def _run_apart(way: str, dsn: str, queries: int) -> float:
     return float(said.stdout) / queries * 1e6
 
 
-def table(result: dict[str, Any]) -> str:
+def measure(*, quick: bool = False) -> dict[str, Any]:
+    """Return microseconds per query of each way, round by round and as a median, against a PostgreSQL made for it."""
+    from benchmarks.beside import missing  # noqa: PLC0415  # the measured processes must not pay for it
+    from benchmarks.figures import progress, rotated  # noqa: PLC0415
+    from tests.postgres import psql, temporary_cluster  # noqa: PLC0415
+
+    rounds, queries = (1, 100) if quick else (ROUNDS, QUERIES)
+    absent = {way: why for way in NEEDS if (why := missing(NEEDS[way]))}
+    ways = [way for way in WAYS if way not in absent]
+    runs: dict[str, list[float]] = {way: [] for way in ways}
+    with temporary_cluster() as cluster:
+        psql(cluster, SETUP)
+        for turn in range(rounds):
+            progress(f"round {turn + 1} of {rounds}: {len(ways)} ways")
+            for way in rotated(ways, turn):
+                runs[way].append(_run_apart(way, cluster.dsn, queries))
+    medians = {way: statistics.median(times) for way, times in runs.items()}
+    return {"tasks": TASKS, "pool": POOL, "queries": queries, "absent": absent, "runs_us": runs, "median_us": medians}
+
+
+def found(numbers: dict[str, Any]) -> dict[str, "Found"]:
+    """Return the rows of the table."""
+    from benchmarks.figures import Found, Spread, ratios  # noqa: PLC0415  # as above
+
+    runs, rows = numbers["runs_us"], {}
+    for key, way in KEYS.items():
+        theirs = runs.get(way, [])
+        peers = {way: Spread.of(theirs)} if theirs else {}
+        note = numbers["absent"].get(way, "")
+        rows[key] = Found(Spread.of(runs[NATIVE]), peers, ratios(runs[NATIVE], theirs, best="least"), note)
+    return rows
+
+
+def table(numbers: dict[str, Any]) -> str:
     """Return the result as a Markdown table."""
-    rounds = len(result["runs_us"][NATIVE])
+    runs = numbers["runs_us"]
     lines = [
-        f"One primary-key SELECT through the pool, {TASKS} tasks at once, {rounds} rounds, medians:",
+        f"One primary-key SELECT through the pool, {TASKS} tasks at once, {len(runs[NATIVE])} rounds, medians:",
         "",
-        "| way | µs per query | ours ÷ this | goal |",
-        "|---|---:|---:|---:|",
+        "| way | µs per query | ours ÷ this |",
+        "|---|---:|---:|",
     ]
-    for way, median in result["median_us"].items():
-        goal = f"≤ {result['goals'][way]}" if way in result["goals"] else "–"
-        lines.append(f"| {way} | {median:.1f} | {result['ratio'][way]:.2f} | {goal} |")
+    for way, median in numbers["median_us"].items():
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(runs[NATIVE], runs[way], strict=True))
+        lines.append(f"| {way} | {median:.1f} | {ratio:.2f} |")
     return "\n".join(lines)
 
 
-def measure_here(rounds: int = ROUNDS, queries: int = QUERIES) -> dict[str, Any]:
-    """Measure against an embedded PostgreSQL made for it."""
-    from regsvc.store.embedded import open_embedded  # noqa: PLC0415  # the measured processes must not pay for it
-
-    with tempfile.TemporaryDirectory(prefix="regsvc-bench-") as folder, open_embedded(Path(folder)) as cluster:
-        subprocess.run([cluster.binaries / "psql", "-Xq", "-d", cluster.dsn, "-c", SETUP], check=True)
-        return measure(cluster.dsn, rounds=rounds, queries=queries)
-
-
-def main(argv: list[str]) -> int:
-    """Measure, print a Markdown table, and write the numbers where `--json` says."""
+def main(argv: list[str]) -> None:
+    """Run one way, and print its seconds."""
     parser = argparse.ArgumentParser(prog="adapter", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--queries", type=int, default=QUERIES)
-    parser.add_argument("--json", type=Path, help="a file for the raw numbers")
-    parser.add_argument("--way", choices=WAYS, help="run one way against --dsn and print its seconds")
-    parser.add_argument("--dsn")
+    parser.add_argument("--queries", type=int, required=True)
+    parser.add_argument("--way", choices=WAYS, required=True)
+    parser.add_argument("--dsn", required=True)
     knobs = parser.parse_args(argv)
-    if knobs.way:
-        print(WAYS[knobs.way](knobs.dsn, knobs.queries))
-        return 0
-    result = measure_here(knobs.rounds, knobs.queries)
-    print(table(result))
-    if knobs.json:
-        knobs.json.write_text(json.dumps(result, indent=1), "utf-8")
-    return 0
+    print(WAYS[knobs.way](knobs.dsn, knobs.queries))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -7,87 +7,30 @@ verifies the token's signature at each request, as PyJWT does, where ours rememb
 
 import contextlib
 import json
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
+from benchmarks import beside
+from benchmarks.beside import Server
+from benchmarks.figures import Found, Spread, percentile, progress, ratios, rotated
 from benchmarks.hammer import CONNECTIONS, Blow, hammer, request
-from benchmarks.registrations import percentile
 from docs.client import Client
 from tests.letters import code_for
-from tests.postgres import temporary_cluster
-from tests.service import STOP_SECONDS, free_port, running
+from tests.postgres import temporary_cluster, temporary_folder
+from tests.service import running
 
-ROOT: Final = Path(__file__).parent.parent
 ROUNDS: Final = 5
-SECONDS: Final = 3.0  # of each turn
-WARM_UP: Final = 1.0
+SECONDS: Final = 2.0  # of each turn
+WARM_UP: Final = 0.5
 OURS: Final = "regsvc"
 PEER: Final = "FastAPI + uvicorn + asyncpg"
 SILENT: Final = f"{PEER}, --no-access-log"
 PATHS: Final = ("/v1/users/me", "/livez")
-GOALS: Final = {("/v1/users/me", PEER): 0.4}  # 90-performance: ours ÷ theirs, at least
+PEERS: Final = {PEER: (), SILENT: ("--no-access-log",)}
 EMAIL, PASSWORD = "ada@example.org", "analytical engine"
-TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server that runs: its port, and the process that it was started as."""
-
-    port: int
-    pid: int
-
-    def cpu(self) -> float:
-        """Return the processor seconds that it and its children have used."""
-        parents, spent = {}, {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = stat.read_text("utf-8").rpartition(")")[2].split()
-                pid = int(stat.parent.name)
-                parents[pid], spent[pid] = int(fields[1]), int(fields[11]) + int(fields[12])
-        ours = {self.pid}
-        while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-            ours |= more
-        return sum(spent.get(pid, 0) for pid in ours) / TICKS
-
-
-@contextlib.contextmanager
-def peer(folder: Path, dsn: str, ours: str, *words: str) -> Iterator[Server]:
-    """Run FastAPI's version of it under uvicorn, on the same database."""
-    port = free_port()
-    environ = {"PEER_DATABASE_URL": dsn, "PEER_JWKS_URL": f"{ours}/.well-known/jwks.json", "PEER_ISSUER": ours}
-    command = [sys.executable, "-m", "uvicorn", "benchmarks.peers.fastapi_me:app", "--port", str(port), *words]
-    with (folder / f"peer-{port}.log").open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            _wait_ready(process, port, Path(out.name))
-            yield Server(port, process.pid)
-        finally:
-            process.terminate()
-            process.wait(STOP_SECONDS)
-
-
-def _wait_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    until = time.monotonic() + STOP_SECONDS
-    while process.poll() is None and time.monotonic() < until:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200:
-                return
-        time.sleep(0.05)
-    raise AssertionError(log.read_text("utf-8"))
 
 
 def access_token(url: str) -> str:
@@ -101,38 +44,56 @@ def access_token(url: str) -> str:
     return token
 
 
-def measure(rounds: int = ROUNDS, seconds: float = SECONDS) -> dict[str, Any]:
-    """Let all take turns; return what each turn saw, medians, and ours ÷ theirs."""
+@contextlib.contextmanager
+def side_by_side(
+    ours: dict[str, dict[str, str]], peers: tuple[str, ...] = ()
+) -> Iterator[tuple[dict[str, Server], str]]:
+    """Run services on one database, each with its settings, and peers beside them; yield them and an access token.
+
+    The first service makes the account. All have one secret, so that the token is good at each.
+    """
     with contextlib.ExitStack() as open_:
-        folder = Path(open_.enter_context(tempfile.TemporaryDirectory()))
+        folder = open_.enter_context(temporary_folder("regsvc-bench-"))
         cluster = open_.enter_context(temporary_cluster())
         settings = {"DATABASE_URL": cluster.dsn, "PROFILE": "dev", "WORKERS": "1", "PASSWORD_ROUNDS": "4"}
-        settings["ENABLE_RATE_LIMITING"] = "false"  # one client asks as fast as it can
-        service = open_.enter_context(running(folder, **settings))
-        assert service.process is not None
-        token = access_token(service.url)
-        servers = {
-            OURS: Server(service.port, service.process.pid),
-            PEER: open_.enter_context(peer(folder, cluster.dsn, service.url)),
-            SILENT: open_.enter_context(peer(folder, cluster.dsn, service.url, "--no-access-log")),
-        }
+        settings |= {"ENABLE_RATE_LIMITING": "false", "SECRET": "s" * 40, "LOG_LEVEL": "info"}  # one client asks all
+        settings |= {"JWT_ISSUER": "http://bench.test"}
+        servers, token, url = {}, "", ""
+        for number, (name, more) in enumerate(ours.items()):
+            service = open_.enter_context(running(Path(folder, str(number)), **settings | more))
+            assert service.process is not None
+            servers[name] = Server(service.port, service.process.pid)
+            url, token = (service.url, access_token(service.url)) if not token else (url, token)
+        told = {"PEER_DATABASE_URL": cluster.dsn, "PEER_JWKS_URL": f"{url}/.well-known/jwks.json"}
+        told["PEER_ISSUER"] = settings["JWT_ISSUER"]
+        for name in peers:
+            servers[name] = open_.enter_context(beside.uvicorn("fastapi_me:app", *PEERS[name], **told))
+        yield servers, token
+
+
+def measure(*, quick: bool = False) -> dict[str, Any]:
+    """Let all take turns; return what each turn saw, medians, and ours ÷ theirs."""
+    rounds, seconds, warm_up = (1, 0.2, 0.1) if quick else (ROUNDS, SECONDS, WARM_UP)
+    absent = beside.missing("fastapi", "uvicorn", "jwt")
+    with side_by_side({OURS: {}}, () if absent else tuple(PEERS)) as (servers, token):
         turns = [(path, who) for path in PATHS for who in servers]
         runs: dict[tuple[str, str], list[dict[str, float]]] = {turn: [] for turn in turns}
         for number in range(rounds):
-            first = number % len(servers)
+            progress(f"round {number + 1} of {rounds}: {', '.join(servers)}")
             for path in PATHS:
                 said = set()
-                for who in [*servers][first:] + [*servers][:first]:
-                    seen, row = _turn(servers[who], path, token, seconds)
+                for who in rotated([*servers], number):
+                    seen, row = turn(servers[who], path, token, seconds, warm_up)
                     runs[path, who].append(row)
                     said.add(_same(seen.body))
                 assert len(said) == 1, said
-    return {"connections": CONNECTIONS, "seconds": seconds, "rounds": rounds, "rows": _rows(runs)}
+    return {"connections": CONNECTIONS, "seconds": seconds, "rounds": rounds, "absent": absent, "rows": _rows(runs)}
 
 
-def _turn(server: Server, path: str, token: str, seconds: float) -> tuple[Blow, dict[str, float]]:
+def turn(server: Server, path: str, token: str, seconds: float, warm_up: float) -> tuple[Blow, dict[str, float]]:
+    """Ask one server for `seconds`; return what was seen and what it comes to."""
     asked = request(path, token=token)
-    hammer(server.port, asked, WARM_UP)
+    hammer(server.port, asked, warm_up)
     spent = server.cpu()
     seen = hammer(server.port, asked, seconds)
     spent = server.cpu() - spent
@@ -157,31 +118,42 @@ def _same(body: bytes) -> str:
 
 
 def _rows(runs: dict[tuple[str, str], list[dict[str, float]]]) -> list[dict[str, Any]]:
-    rows = []
-    for (path, who), turns in runs.items():
-        ratios = [ours["rate"] / turn["rate"] for ours, turn in zip(runs[path, OURS], turns, strict=True)]
-        medians = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
-        rates = [turn["rate"] for turn in turns]
-        spread = {"rate_least": min(rates), "rate_most": max(rates)}
-        ratio = {"ratio": statistics.median(ratios), "ratio_least": min(ratios), "ratio_most": max(ratios)}
-        rows.append({"path": path, "who": who, **medians, **spread, **ratio, "goal": GOALS.get((path, who))})
+    return [
+        {
+            "path": path,
+            "who": who,
+            **{name: statistics.median(turn[name] for turn in turns) for name in turns[0]},
+            "rates": [turn["rate"] for turn in turns],
+        }
+        for (path, who), turns in runs.items()
+    ]
+
+
+def found(numbers: dict[str, Any]) -> dict[str, Found]:
+    """Return the rows of the table."""
+    rates = {(row["path"], row["who"]): row["rates"] for row in numbers["rows"]}
+    rows = {}
+    for key, path in (("light.me", "/v1/users/me"), ("light.livez", "/livez")):
+        theirs = rates.get((path, PEER), [])
+        peers = {PEER: Spread.of(theirs)} if theirs else {}
+        rows[key] = Found(
+            Spread.of(rates[path, OURS]), peers, ratios(rates[path, OURS], theirs), "" if theirs else numbers["absent"]
+        )
     return rows
 
 
-def table(result: dict[str, Any]) -> str:
+def table(numbers: dict[str, Any]) -> str:
     """Return the result as a Markdown table."""
-    how = f"{result['connections']} keep-alive connections of our own client (`benchmarks/hammer.py`)"
+    how = f"{numbers['connections']} keep-alive connections of our own client (`benchmarks/hammer.py`)"
     names = ("request", "server", "requests/s (least–most)", "p50 ms", "p99 ms", "CPU µs each", "client busy")
     lines = [
-        f"One worker, {how}, medians of {result['rounds']} rounds of {result['seconds']:g} s:",
+        f"One worker, {how}, medians of {numbers['rounds']} rounds of {numbers['seconds']:g} s:",
         "",
-        f"| {' | '.join(names)} | ours ÷ this | goal |",
-        "|---|---|" + "---:|" * len(names),
+        f"| {' | '.join(names)} |",
+        "|---|---|" + "---:|" * (len(names) - 2),
     ]
-    for row in result["rows"]:
-        goal = f"≥ {row['goal']}" if row["goal"] else "–"
-        ratio = f"{row['ratio']:.2f} ({row['ratio_least']:.2f}–{row['ratio_most']:.2f})"
-        rate = f"{row['rate']:.0f} ({row['rate_least']:.0f}–{row['rate_most']:.0f})"
+    for row in numbers["rows"]:
+        rate = f"{row['rate']:.0f} ({min(row['rates']):.0f}–{max(row['rates']):.0f})"
         times = f"{row['p50_ms']:.1f} | {row['p99_ms']:.1f} | {row['cpu_us']:.0f} | {row['client_busy']:.2f}"
-        lines.append(f"| `{row['path']}` | {row['who']} | {rate} | {times} | {ratio} | {goal} |")
+        lines.append(f"| `{row['path']}` | {row['who']} | {rate} | {times} |")
     return "\n".join(lines)

@@ -17,7 +17,7 @@ import trio
 
 from benchmarks.client import Client
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 60.0  # seconds, unless the plan says something else
 HEAD_START = 0.2  # seconds from the start to the first request
 
 
@@ -59,6 +59,7 @@ class Generator:
     """What sends them. People have a connection each; who asks again and again keeps his."""
 
     port: int
+    patience: float = PATIENCE
     seen: list[Seen] = field(default_factory=list)
     kept: list[Client] = field(default_factory=list)
 
@@ -74,7 +75,7 @@ class Generator:
         late = trio.current_time() - began - due
         http = Client(self.port) if stream.people or not self.kept else self.kept.pop()
         status, retry_after = 0, None
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(self.patience):
             try:
                 answer = await http.ask(stream.method, stream.path, *_said(stream, number))
             except (OSError, trio.BrokenResourceError):
@@ -103,7 +104,7 @@ def main() -> None:
     """Read a plan, do it, write what was seen."""
     plan = json.load(sys.stdin)
     streams = [Stream(**stream) for stream in plan["streams"]]
-    generator = Generator(plan["port"])
+    generator = Generator(plan["port"], plan.get("patience", PATIENCE))
     gc.disable()
     trio.run(generator.run, streams, plan["seconds"])
     json.dump([vars(one) for one in generator.seen], sys.stdout)

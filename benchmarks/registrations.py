@@ -1,137 +1,142 @@
-"""Registrations a second at bcrypt 12 beside what the cores can hash, and how health probes fare meanwhile.
+"""Registrations a second, bcrypt 12: by the package and with lanes, beside FastAPI on its loop and in threads.
 
-The service hashes with the bcrypt package here; `benchmarks/lanes.py` has the lanes. The yardstick is measured in the
-same run, before and after: cores / t_bcrypt, the package's own hash on idle cores.
-Clients do as the service asks: a 503 is retried after its Retry-After.
+HTTP, database and mail included. They take turns, several rounds, each on a database of its own in memory; with 64
+clients all are saturated, and health probes ask meanwhile; with one client each registration is alone. The yardstick is
+measured before and after each turn: cores ÷ t_bcrypt of the package on idle cores. Ours runs one worker, as it comes,
+the peers a worker a core. Drawn in docs/lanes.svg.
 """
 
-import math
+import contextlib
 import os
 import statistics
-import tempfile
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-import bcrypt
 import trio
 
-from benchmarks.client import Client
+from benchmarks import beside
+from benchmarks.crowd import ROUNDS, Seen, load, t_bcrypt
+from benchmarks.figures import Found, Spread, percentile, progress, ratios, rotated
+from tests.postgres import psql, temporary_cluster, temporary_folder
 from tests.service import running
 
-ROUNDS = 12
-PROBES = ("/livez", "/v1/health")
-WARM_UP = 1.0  # seconds before the rate is counted: until the first hashes are done nothing can be
-PROBE_EVERY = 0.05  # seconds
+TURNS: Final = 3
+CROWD: Final = 64  # clients
+SECONDS: Final = 8.0  # of each turn
+ALONE: Final = 2.5  # seconds, of each turn with one client
+LANES: Final = "regsvc, lanes"
+PACKAGE: Final = "regsvc, bcrypt package"
+THREADS: Final = "FastAPI, bcrypt in threads"
+LOOP: Final = "FastAPI, bcrypt in async def"
+OURS: Final = (LANES, PACKAGE)
+PEERS: Final = (THREADS, LOOP)
+SETTINGS: Final = {
+    "ENABLE_RATE_LIMITING": "false", "PASSWORD_ROUNDS": str(ROUNDS), "MAIL_CHANNEL": "mailbox", "LOG_LEVEL": "info"
+}  # fmt: skip
 
 
-@dataclass
-class Seen:
-    """What the clients saw: seconds each."""
-
-    accepted: list[float] = field(default_factory=list)
-    refused: list[float] = field(default_factory=list)
-    other: list[tuple[int, float]] = field(default_factory=list)
-    probes: dict[str, list[float]] = field(default_factory=lambda: {path: [] for path in PROBES})
-    counted: int = 0  # accepted between the warm-up and the end
+@contextlib.contextmanager
+def _ours(lanes: str) -> Iterator[int]:
+    with temporary_folder("regsvc-bench-") as folder, running(folder / "service", **SETTINGS, HASH_LANES=lanes) as here:
+        yield here.port
 
 
-def t_bcrypt(times: int = 4) -> float:
-    """Return the median seconds of one hash of the bcrypt package, alone on a core."""
-    taken = []
-    for _ in range(times):
-        began = time.perf_counter()
-        bcrypt.hashpw(b"a password of some length", bcrypt.gensalt(ROUNDS))
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+@contextlib.contextmanager
+def peer(hashing: str) -> Iterator[int]:
+    """Run FastAPI's version of it on a database of its own; yield its port."""
+    from benchmarks.peers import fastapi_register  # noqa: PLC0415 - it may not be installed
+
+    workers = str(len(os.sched_getaffinity(0)))
+    with temporary_cluster() as cluster:
+        psql(cluster, fastapi_register.TABLES)
+        told = {"PEER_DATABASE_URL": cluster.dsn, "PEER_HASHING": hashing}
+        with beside.uvicorn("fastapi_register:app", "--workers", workers, **told) as server:
+            yield server.port
 
 
-async def _client(http: Client, name: str, since: float, until: float, seen: Seen) -> None:
-    number = 0
-    while trio.current_time() < until:
-        number += 1
-        form = {"email": f"{name}-{number}@example.test", "password": "a password of some length"}
-        began = trio.current_time()
-        answer = await http.ask("POST", "/v1/users/register", form)
-        taken = trio.current_time() - began
-        if answer.status == 201:
-            seen.accepted.append(taken)
-            seen.counted += since < trio.current_time() <= until
-        elif answer.status == 503:
-            seen.refused.append(taken)
-            await trio.sleep(float(answer.headers["retry-after"]))
-        else:
-            seen.other.append((answer.status, taken))
+VARIANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[int]]]] = {
+    LANES: lambda: _ours("auto"),
+    PACKAGE: lambda: _ours("0"),
+    THREADS: lambda: peer("threads"),
+    LOOP: lambda: peer("loop"),
+}
 
 
-async def _probe(http: Client, path: str, until: float, seen: Seen) -> None:
-    while trio.current_time() < until:
-        began = trio.current_time()
-        answer = await http.ask("GET", path)
-        seen.probes[path].append(trio.current_time() - began)
-        if answer.status != 200:
-            seen.other.append((answer.status, trio.current_time() - began))
-        await trio.sleep(PROBE_EVERY)
+def measure(*, quick: bool = False) -> dict[str, Any]:
+    """Let all take turns; return what each turn saw, by variant and number of clients."""
+    turns, crowd, seconds, alone = (1, 4, 0.8, 0.5) if quick else (TURNS, CROWD, SECONDS, ALONE)
+    absent = beside.missing("fastapi", "uvicorn")
+    names = [*OURS] if absent else [*VARIANTS]
+    seen: dict[str, dict[str, list[dict[str, float]]]] = {name: {"crowd": [], "alone": []} for name in names}
+    with contextlib.ExitStack() as open_:
+        ports = {name: open_.enter_context(VARIANTS[name]()) for name in names}
+        idle = t_bcrypt(2)
+        for turn in range(turns):
+            for name in rotated(names, turn):
+                progress(f"round {turn + 1} of {turns}: {name}, {crowd} clients")
+                found = trio.run(load, ports[name], crowd, seconds, min(1.0, seconds))
+                before, idle = idle, t_bcrypt(2)
+                seen[name]["crowd"].append(_figures(found, seconds, statistics.mean([before, idle])))
+                if name in OURS:
+                    found = trio.run(load, ports[name], 1, alone, 0.0)
+                    seen[name]["alone"].append(_figures(found, alone, idle))
+    return {"clients": crowd, "seconds": seconds, "absent": absent, "seen": seen}
 
 
-async def load(port: int, clients: int, seconds: float) -> Seen:
-    """Have so many clients register as fast as they are answered, and the probes asked beside them."""
-    seen = Seen()
-    since = trio.current_time() + WARM_UP
-    until = since + seconds
-    async with trio.open_nursery() as nursery:
-        for number in range(clients):
-            name = f"client-{clients}-{number}"
-            nursery.start_soon(_client, Client(port), name, since, until, seen, name=name)
-        for path in PROBES:
-            nursery.start_soon(_probe, Client(port), path, until, seen, name=f"probe {path}")
-    return seen
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Return the value that `share` of `values` do not exceed; NaN where there are none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
-
-
-def measure(clients: int = 64, seconds: float = 20.0) -> dict[str, float]:
-    """Run the load once; rates a second, times in milliseconds, `ratio` to cores / t_bcrypt."""
-    cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        before = t_bcrypt()
-        with running(
-            Path(folder), ENABLE_RATE_LIMITING="false", PASSWORD_ROUNDS=str(ROUNDS), HASH_LANES="0"
-        ) as service:
-            seen = trio.run(load, service.port, clients, seconds)
-        after = t_bcrypt()
-    yardstick = cores / statistics.mean([before, after])
+def _figures(seen: Seen, seconds: float, t: float) -> dict[str, float]:
     rate = seen.counted / seconds
     return {
-        "clients": clients,
-        "seconds": seconds,
-        "cores": cores,
-        "t_bcrypt_ms": 1e3 * cores / yardstick,
-        "registrations_per_s": rate,
-        "ratio": rate / yardstick,
+        "a_second": rate,
+        "ratio": rate * t / len(os.sched_getaffinity(0)),
+        "accepted_p50_ms": 1e3 * percentile(seen.accepted, 0.5),
         "accepted_p99_ms": 1e3 * percentile(seen.accepted, 0.99),
-        "refused": len(seen.refused),
+        "refused": float(len(seen.refused)),
         "refused_p99_ms": 1e3 * percentile(seen.refused, 0.99),
         "livez_p99_ms": 1e3 * percentile(seen.probes["/livez"], 0.99),
         "health_p99_ms": 1e3 * percentile(seen.probes["/v1/health"], 0.99),
-        "other": len(seen.other),
+        "probe_p99_ms": 1e3 * max(percentile(times, 0.99) for times in seen.probes.values()),
+        "other": float(len(seen.other)),
+        "t_bcrypt_ms": 1e3 * t,
     }
 
 
-def table(rows: list[dict[str, float]]) -> str:
-    """Return rows as a Markdown table."""
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + "---:|" * len(names)]
-    lines += ["| " + " | ".join(f"{row[name]:.4g}" for name in names) + " |" for row in rows]
+def found(numbers: dict[str, Any]) -> dict[str, Found]:
+    """Return the rows of the table."""
+    rows = {
+        f"registrations{key}.{short}": _row(numbers, name, figure, scale, best)
+        for short, name in (("package", PACKAGE), ("lanes", LANES))
+        for key, figure, scale, best in (
+            ("", "ratio", 1.0, "most"),
+            (".probe", "probe_p99_ms", 1.0, "least"),
+            (".accepted", "accepted_p99_ms", 1e-3, "least"),
+        )
+    }
+    alone = {name: [turn["accepted_p50_ms"] for turn in numbers["seen"][name]["alone"]] for name in OURS}
+    rows["registrations.refused"] = _row(numbers, PACKAGE, "refused_p99_ms", 1.0, None)
+    rows["registrations.lone"] = Found(
+        Spread.of(alone[LANES]), {"the package": Spread.of(alone[PACKAGE])}, ratios(alone[LANES], alone[PACKAGE])
+    )
+    return rows
+
+
+def _row(numbers: dict[str, Any], name: str, figure: str, scale: float, best: str | None) -> Found:
+    seen = numbers["seen"]
+    of = {who: [scale * turn[figure] for turn in some["crowd"]] for who, some in seen.items()}
+    theirs = {who: Spread.of(of[who]) for who in PEERS if who in of and best}
+    ratio = ratios(of[name], *(of[who] for who in theirs), best=best) if best else None
+    ours = Spread.of(of[name])
+    return Found(ours, theirs, ratio, numbers["absent"] if best else "" if ours else "none was refused")
+
+
+def table(numbers: dict[str, Any]) -> str:
+    """Return the medians of all variants as a Markdown table."""
+    names = list(next(iter(numbers["seen"].values()))["crowd"][0])
+    lines = [f"Medians of the rounds, {numbers['seconds']:g} s each:", ""]
+    lines += ["| variant | clients | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
+    for variant, kinds in numbers["seen"].items():
+        for kind, turns in kinds.items():
+            if turns:
+                clients = numbers["clients"] if kind == "crowd" else 1
+                medians = (statistics.median(turn[name] for turn in turns) for name in names)
+                lines.append(f"| {variant} | {clients} | " + " | ".join(f"{value:.4g}" for value in medians) + " |")
     return "\n".join(lines)
-
-
-def main(argv: list[str]) -> int:
-    """Print the table for 1 and 64 clients, or for the numbers given."""
-    clients = [int(word) for word in argv] or [2, 64]
-    print(table([measure(number) for number in clients]))
-    return 0

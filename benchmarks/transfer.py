@@ -8,6 +8,7 @@ canonical addresses, no locks, no audit trail. So the ratio says what all of tha
 import json
 import os
 import random
+import statistics
 import string
 import subprocess
 import sys
@@ -15,16 +16,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from benchmarks.figures import Found, Spread, progress, ratios
 from regsvc.domain.values import Secret
 from regsvc.store.embedded import open_embedded
 from regsvc.store.migrations import migrate
 from regsvc.trio_asyncpg import open_connection
 
 USERS: Final = 100_000
+ROUNDS: Final = 2
 DIGITS: Final = "./" + string.ascii_letters + string.digits  # of bcrypt's base64
 LIMIT: Final = 600.0  # seconds for one verb
 
@@ -72,39 +75,43 @@ async def _copies(dsn: str, folder: Path) -> tuple[float, float]:
         return time.perf_counter() - began, out
 
 
-def measure(users: int = USERS) -> list[dict[str, float | str]]:
-    """Move `users` accounts in and out, each way once; return a row a direction."""
-    with tempfile.TemporaryDirectory(prefix="regsvc-bench-") as name, open_embedded(Path(name, "data")) as cluster:
-        folder = Path(name)
-        trio.run(migrate, Secret(cluster.dsn))
-        with (folder / "users.ndjson").open("w") as file:
-            file.writelines(lines(users))
-        into = _timed(cluster.dsn, folder, "import", "users.ndjson")
-        out = _timed(cluster.dsn, folder, "export", "--output", "out.ndjson")
-        again = _timed(cluster.dsn, folder, "import", "out.ndjson")
-        copy_in, copy_out = trio.run(_copies, cluster.dsn, folder)
-    verbs = (("import", into, copy_in), ("the same again", again, copy_in), ("export", out, copy_out))
-    return [
-        {"verb": verb, "users": users, "seconds": ours, "users_per_s": users / ours, "ratio": ours / theirs}
-        for verb, ours, theirs in verbs
-    ]
+def measure(*, quick: bool = False) -> dict[str, Any]:
+    """Move the accounts in and out, each way once a round; return seconds, round by round."""
+    users, rounds = (200, 1) if quick else (USERS, ROUNDS)
+    seen: dict[str, list[float]] = {name: [] for name in ("import", "export", "again", "copy_in", "copy_out")}
+    for turn in range(rounds):
+        progress(f"round {turn + 1} of {rounds}: {users:,} people in and out")
+        with tempfile.TemporaryDirectory(prefix="regsvc-bench-") as name, open_embedded(Path(name, "data")) as cluster:
+            folder = Path(name)
+            trio.run(migrate, Secret(cluster.dsn))
+            with (folder / "users.ndjson").open("w") as file:
+                file.writelines(lines(users))
+            seen["import"].append(_timed(cluster.dsn, folder, "import", "users.ndjson"))
+            seen["export"].append(_timed(cluster.dsn, folder, "export", "--output", "out.ndjson"))
+            seen["again"].append(_timed(cluster.dsn, folder, "import", "out.ndjson"))
+            copy_in, copy_out = trio.run(_copies, cluster.dsn, folder)
+            seen["copy_in"].append(copy_in)
+            seen["copy_out"].append(copy_out)
+    return {"users": users, "seconds": seen}
 
 
-def table(rows: list[dict[str, float | str]]) -> str:
-    """Return the rows as a Markdown table."""
-    written = ["| verb | users | seconds | users/s | times as long as COPY |", "|---|---:|---:|---:|---:|"]
-    written += [
-        f"| {row['verb']} | {row['users']:,} | {row['seconds']:.1f} | {row['users_per_s']:,.0f} | {row['ratio']:.1f} |"
-        for row in rows
-    ]
+def found(numbers: dict[str, Any]) -> dict[str, Found]:
+    """Return the rows of the table."""
+    rates = {name: [numbers["users"] / taken for taken in some] for name, some in numbers["seconds"].items()}
+    return {
+        f"transfer.{verb}": Found(
+            Spread.of(rates[verb]), {"COPY": Spread.of(rates[copy])}, ratios(rates[verb], rates[copy])
+        )
+        for verb, copy in (("import", "copy_in"), ("export", "copy_out"))
+    }
+
+
+def table(numbers: dict[str, Any]) -> str:
+    """Return the medians as a Markdown table."""
+    seconds = {name: statistics.median(some) for name, some in numbers["seconds"].items()}
+    written = ["| verb | users | seconds | times as long as COPY |", "|---|---:|---:|---:|"]
+    for verb, copy in (("import", "copy_in"), ("again", "copy_in"), ("export", "copy_out")):
+        ratio = seconds[verb] / seconds[copy]
+        title = "the same import again" if verb == "again" else verb
+        written.append(f"| {title} | {numbers['users']:,} | {seconds[verb]:.1f} | {ratio:.1f} |")
     return "\n".join(written)
-
-
-def main(argv: list[str]) -> int:
-    """Print the table for 100,000 users, or for the number given."""
-    print(table(measure(int(argv[0]) if argv else USERS)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

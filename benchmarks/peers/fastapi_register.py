@@ -3,7 +3,8 @@
 `uvicorn benchmarks.peers.fastapi_register:app --workers N` on a database of its own, PEER_DATABASE_URL. PEER_HASHING
 says where bcrypt runs: `loop`, within the coroutine, as many a tutorial has it; or `threads`, in the framework's pool,
 as its documentation advises for what blocks. Like ours it stores the registration, its code and its mail in one
-transaction.
+transaction; with PEER_BROKER the mail is a Celery task instead (`celery_mail.py`), queued after the transaction.
+PEER_ROUNDS is bcrypt's cost.
 """
 
 import hmac
@@ -20,7 +21,8 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, StringConstraints
 
-ROUNDS = 12
+ROUNDS = int(os.environ.get("PEER_ROUNDS", "12"))
+QUEUED = "PEER_BROKER" in os.environ
 TABLES = """
     CREATE TABLE IF NOT EXISTS registrations (
         id uuid PRIMARY KEY, email text NOT NULL UNIQUE, password_hash text NOT NULL,
@@ -80,9 +82,14 @@ async def register(form: Form, request: Request) -> Registered:
         except asyncpg.UniqueViolationError as error:
             raise HTTPException(409, "This address is registered already") from error
         await connection.execute("INSERT INTO codes (registration_id, mac) VALUES ($1, $2)", made, mac)
-        await connection.execute(
-            "INSERT INTO mails (id, recipient, body) VALUES ($1, $2, $3)", uuid4(), form.email, letter
-        )
+        if not QUEUED:
+            await connection.execute(
+                "INSERT INTO mails (id, recipient, body) VALUES ($1, $2, $3)", uuid4(), form.email, letter
+            )
+    if QUEUED:
+        from benchmarks.peers.celery_mail import send_letter  # noqa: PLC0415 - the others have no broker
+
+        send_letter.delay(form.email, letter)
     return Registered(id=made, email=form.email)
 
 
