@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -101,7 +102,7 @@ async def _count(census: Census) -> None:
 
 def resident_memory() -> float:
     """Return the octets of memory that this process has; where that cannot be told, those it had at most."""
-    if _STATM.exists():
+    with suppress(OSError):  # other systems have no such file, and a process may have no descriptor left to read it
         return float(_STATM.read_text("ascii").split()[1]) * _page()
     unit = 1 if sys.platform == "darwin" else 1024
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

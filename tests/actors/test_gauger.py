@@ -132,9 +132,10 @@ async def test_lines_that_were_dropped_are_told(
     assert (await gauge_for(2.5, Town(), meter)).counter("log_lines_dropped") == 4
 
 
-def test_memory_is_told_where_the_kernel_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/proc"], ids=["it is not there", "it cannot be opened"])
+def test_memory_is_told_where_the_kernel_does_not_show_it(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     shown = gauger.resident_memory()
-    monkeypatch.setattr(gauger, "_STATM", Path("/proc/nowhere"))
+    monkeypatch.setattr(gauger, "_STATM", Path(place))
     most = float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     monkeypatch.setattr(sys, "platform", "linux")
     assert gauger.resident_memory() >= most * 1024 >= shown / 2
