@@ -14,7 +14,7 @@ from multiprocessing import get_context
 
 from tests.simulation.town import History, simulate
 
-TOGETHER = 50  # seeds that a process runs between two words of progress
+TOGETHER = 25  # seeds that a process runs between two words of progress
 EVERY = 2.0  # seconds between those
 
 
@@ -26,16 +26,17 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--seeds", type=int, metavar="N", help="run so many seeds")
     parser.add_argument("--from", type=int, default=0, metavar="M", dest="first", help="the first of them (0)")
     parser.add_argument("--processes", default="auto", metavar="K", help="at once; auto (the default): one a core")
+    parser.add_argument("--until-broken", action="store_true", help="stop at the first that breaks something")
     asked = parser.parse_args(argv)
     if asked.seed is not None:
         history = simulate(asked.seed)
         sys.stdout.write(history.text())
         return 1 if history.broken else 0
     processes = (os.cpu_count() or 1) if asked.processes == "auto" else int(asked.processes)
-    return _many(asked.first, asked.seeds, processes)
+    return _many(asked.first, asked.seeds, processes, patient=not asked.until_broken)
 
 
-def _many(first: int, seeds: int, processes: int) -> int:
+def _many(first: int, seeds: int, processes: int, *, patient: bool) -> int:
     began = said = time.monotonic()
     done, broken = 0, list[History]()
     for found, ran in _histories(first, seeds, processes):
@@ -46,6 +47,8 @@ def _many(first: int, seeds: int, processes: int) -> int:
         if time.monotonic() - said > EVERY:
             said = time.monotonic()
             sys.stderr.write(f"{done} of {seeds} seeds, {len(broken)} broken, {_pace(done, began)}\n")
+        if broken and not patient:
+            break
     sys.stdout.write(
         f"{done} seeds from {first}: {len(broken)} break an invariant; {_pace(done, began)}, {processes} processes\n"
     )
@@ -62,7 +65,10 @@ def _histories(first: int, seeds: int, processes: int) -> Iterator[tuple[list[Hi
         yield from map(run_batch, batches)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(run_batch, batches)
+        try:
+            yield from pool.map(run_batch, batches)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def run_batch(seeds: range) -> tuple[list[History], int]:

@@ -29,6 +29,7 @@ class Activation:
     purpose: str
     mac: bytes
     at: datetime
+    failures: int  # that the code had until then
 
 
 @dataclass
@@ -75,10 +76,11 @@ class Ledger:
     dropped: set[UUID] = field(default_factory=set)  # mails that nobody waited for any more
     conversations: list[Conversation] = field(default_factory=list)
     written: set[UUID] = field(default_factory=set)  # mails whose sending is written down
+    copied: set[UUID] = field(default_factory=set)  # sessions of which a used token was shown too late
     discarded: set[UUID] = field(default_factory=set)  # dead mails that an administrator took away
     retried: set[UUID] = field(default_factory=set)  # dead mails that an administrator had sent again
     in_hand: set[UUID] = field(default_factory=set)  # mails told to a relay by a mailer that was killed before it wrote
-    cut_off: set[str] = field(default_factory=set)  # processes that alone could not reach the database for a while
+    cut_off: set[str] = field(default_factory=set)  # processes that alone lost the database, or time
     acknowledged: list[Acknowledged] = field(default_factory=list)
     activated: list[Activated] = field(default_factory=list)
     missed: Counter[EmailKey] = field(default_factory=Counter)  # answers "wrong code", by address

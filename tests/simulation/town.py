@@ -173,6 +173,7 @@ class _Town:
             case "stop":
                 life.stop()
             case "jump":  # the processes' clock alone
+                self.ledger.cut_off.update(one.name for one in self.lives)
                 self.base.skew -= timedelta(seconds=lasts)
                 self.clock.jump(lasts)
             case "database":

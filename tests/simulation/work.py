@@ -14,7 +14,7 @@ import trio
 from regsvc.domain.account import Address, Claim, Code, Owner, Way
 from regsvc.domain.delivery import Effect, Mail, Publish
 from regsvc.domain.refusals import Refusal
-from regsvc.domain.session import Role, User
+from regsvc.domain.session import Family, Role, Rules, User
 from regsvc.domain.values import EmailKey
 from regsvc.ports import MailRow, Notice, NoticeKind, Occurrence, Unavailable
 from tests.fakes import Row
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ORDER: Final = ("address", "user", "admins", "session", "outbox", "username")
 SECRETS: Final = ("activate", "link", "verify")
 WAITING: Final = ("ready", "leased")
+GRACE: Final = Rules().refresh_grace
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,15 @@ class Work(unit.Transaction):
         self.ended: list[tuple[UUID, str]] = []
         self.mints: list[Mint] = []
         self.dropped: list[UUID] = []
+        self.copied: list[UUID] = []
 
     @property
     def people(self) -> "People":
         return People(self)
+
+    @property
+    def sessions(self) -> "Sessions":
+        return Sessions(self)
 
     @property
     def enrolment(self) -> "Enrolment":
@@ -189,7 +195,7 @@ class Work(unit.Transaction):
         if claim.username is not None and not await self.name_taken(claim.username.key, user.id):
             user = replace(user, username=claim.username)
         self.users[user.id] = user
-        self.activations.append((key, Activation(claim.id, purpose, row.mac, at)))
+        self.activations.append((key, Activation(claim.id, purpose, row.mac, at, row.failures)))
 
     async def end_claim(self, claim: UUID, how: str, *, kept: str | None = None) -> None:
         """Delete a claim with its secrets and with what was still to be mailed for it; `kept`: but that secret."""
@@ -274,6 +280,7 @@ class Work(unit.Transaction):
         ledger.ended.update(self.ended)
         ledger.mints += self.mints
         ledger.dropped.update(self.dropped)
+        ledger.copied.update(self.copied)
 
 
 class People(unit.People):
@@ -308,6 +315,25 @@ class People(unit.People):
         await self.unit.hold("admins", "all")
         others = [one for one in self.unit.users.values() if one.id != user and one.disabled_at is None]
         return Role.ADMIN not in [one.role for one in others]
+
+
+class Sessions(unit.Sessions):
+    """Sessions inside a transaction; a token that was copied, and shown again, is noted."""
+
+    unit: Work
+
+    async def load(self, digest: bytes) -> tuple[Family, datetime] | None:
+        found = await super().load(digest)
+        if found is not None and found[0].session.alive(found[1]) and _copied(*found):
+            self.unit.copied.append(found[0].session.id)
+        return found
+
+
+def _copied(family: Family, now: datetime) -> bool:
+    """Tell whether this link was used, and by now nobody can show it again whose answer was lost."""
+    used_at, successor = family.link.used_at, family.successor
+    lost = successor is not None and successor.used_at is None
+    return used_at is not None and not (lost and now < used_at + GRACE)
 
 
 class Enrolment:
