@@ -28,7 +28,8 @@ from tests.flows.staff_fakes import StaffShelf, claimed
 from tests.flows.unit import Chained, StoredCode
 from tests.simulation.ledger import Ledger
 from tests.simulation.plan import Gate
-from tests.simulation.work import Cargo, Held, Work, address_of
+from tests.simulation.rows import Cargo, Held, address_of
+from tests.simulation.work import Work
 
 
 class Ear(Protocol):

@@ -12,7 +12,8 @@ from regsvc.domain.quota import Level, Take
 from regsvc.ports import EVERYTHING, Heap, Notice, NoticeKind, Partitioned, Swept, Unavailable
 from tests.flows.quota_fakes import Buckets
 from tests.simulation.base import Line
-from tests.simulation.work import SECRETS, WAITING, Work
+from tests.simulation.rows import SECRETS, WAITING
+from tests.simulation.work import Work
 
 MICROSECOND: Final = timedelta(microseconds=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -15,12 +15,12 @@ from regsvc.domain.delivery import Letter
 from tests.flows.fakes import Dice
 from tests.simulation.base import Base
 from tests.simulation.ledger import Conversation, Mint
+from tests.simulation.rows import WAITING
 
 LIFE_LEFT: Final = 0.75  # of a code's life, at its 250: 45 s of 60
 SOON: Final = timedelta(seconds=30)  # after health, what is on its way has left
 PUT_OFF: Final = timedelta(seconds=20)  # later than this after health comes only what the relay itself put off
 LAST: Final = timedelta(minutes=6)  # after health, what a relay put off has left too
-WAITING: Final = ("ready", "leased")
 _DICE: Final = Dice()  # whose MACs can be read, and are the same for everybody
 
 Check = Callable[[Base, Rules], Iterator[str]]

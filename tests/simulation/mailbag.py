@@ -15,7 +15,8 @@ from regsvc.store.delivery import EXPIRED, TO_CLAIMS
 from tests.flows.unit import StoredCode
 from tests.simulation.base import Line
 from tests.simulation.ledger import Mint
-from tests.simulation.work import WAITING, Cargo, Work
+from tests.simulation.rows import WAITING, Cargo
+from tests.simulation.work import Work
 
 
 class Bag:

@@ -3,8 +3,8 @@
 Accounts and sessions are those of tests/flows/unit.py; here is what reaches claims, codes and the outbox.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -17,55 +17,16 @@ from regsvc.domain.refusals import Refusal
 from regsvc.domain.session import Family, Role, Rules, User
 from regsvc.domain.values import EmailKey
 from regsvc.ports import MailRow, Notice, NoticeKind, Occurrence, Unavailable
-from tests.fakes import Row
 from tests.flows import unit
 from tests.flows.unit import Draft, StoredCode
 from tests.simulation.ledger import Activation, Mint
+from tests.simulation.rows import SECRETS, WAITING, Cargo, Held, address_of
 
 if TYPE_CHECKING:
     from tests.simulation.base import Line
 
 ORDER: Final = ("address", "user", "admins", "session", "outbox", "username")
-SECRETS: Final = ("activate", "link", "verify")
-WAITING: Final = ("ready", "leased")
 GRACE: Final = Rules().refresh_grace
-
-
-@dataclass(frozen=True)
-class Held:
-    """A row of a registration; its codes are rows of their own."""
-
-    key: EmailKey
-    claim: Claim
-
-
-@dataclass
-class Cargo(Row):
-    """An outbox row, with the rest of its fence."""
-
-    leased_at: datetime | None = None
-    sent_at: datetime | None = None
-
-
-def address_of(
-    key: EmailKey,
-    users: Iterable[User],
-    claims: Iterable[Held],
-    codes: Mapping[tuple[UUID, str], StoredCode],
-    counters: Address,
-) -> Address:
-    """Read an address from its rows, as `load_address` does."""
-    owner = next((Owner(u.id, u.email, u.password_hash, u.activated_at) for u in users if u.email_key == key), None)
-    found = []
-    for held in claims:
-        if held.key == key:
-            mine = [codes.get((held.claim.id, purpose)) for purpose in SECRETS]
-            code, link, verify = (
-                None if one is None or one.used else Code(one.mac, one.expires_at, one.failures) for one in mine
-            )
-            found.append(replace(held.claim, code=code, link=link, verify=verify))
-    found.sort(key=lambda claim: (claim.created_at, claim.id), reverse=True)
-    return replace(counters, owner=owner, claims=tuple(found))
 
 
 class Work(unit.Transaction):
@@ -396,7 +357,7 @@ class Desk:
         return row if row is not None and row.state == "dead" else None
 
 
-def _seen(row: Row) -> MailRow:
+def _seen(row: Cargo) -> MailRow:
     return MailRow(
         row.id, row.letter.value, row.state, row.subject, row.attempts, row.created_at, row.not_before, row.not_after,
         None, row.error, row.trace,
