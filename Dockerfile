@@ -10,7 +10,7 @@ RUN python -m venv --without-pip /opt/regsvc
 COPY pyproject.toml README.md LICENSE ./
 COPY regsvc regsvc
 COPY sql sql
-ARG EXTRAS=argon2,redis
+ARG EXTRAS=argon2,otlp,redis
 RUN python -m pip --python /opt/regsvc/bin/python install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
 FROM ${PYTHON}

@@ -70,6 +70,7 @@ def test_an_event_is_one(name: str) -> None:
         "pool_mode",
         "pg_wal",
         "database_up",
+        "stop_grace_period",
     }
     named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text(name)))
     assert named - beside <= set(EVENTS)

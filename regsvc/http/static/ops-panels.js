@@ -29,6 +29,7 @@ export function lasting(value) {
 }
 
 const people = (name) => perMinute(business(name));
+const lanes = (most) => (most > 1 ? `${most} at once in a thread` : "one by one in a thread");
 const lag = (now) => (now.gauges.loop_lag_seconds ?? 0) * 1000;
 
 const BOARD = [
@@ -50,7 +51,8 @@ const BOARD = [
   {
     id: "p-hashing", title: "Password hashing", unit: "passwords", least: 5,
     series: [["at work", "t1", gauge("hash_queue_running")], ["waiting", "t3", gauge("hash_queue_waiting")]],
-    note: ({ timings }) => `wait ${spread(timings.hash_wait)}, work ${spread(timings.hash_duration)}`,
+    note: ({ timings, gauges }) =>
+      `wait ${spread(timings.hash_wait)}, work ${spread(timings.hash_duration)}; ${lanes(gauges.hash_lanes)}`,
   },
   {
     id: "p-outbox", title: "Outbox", unit: "mails", least: 5,
