@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from regsvc.store.embedded import Cluster
 from tests import browser, canaries, lines
+from tests.chaos import recording
 from tests.postgres import temporary_cluster, temporary_database
 from tests.redis import any_redis
 
@@ -21,6 +22,7 @@ _numbers = count()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=None, metavar="N", help="how often loops go round; default: a few")
+    parser.addoption("--report", default=None, metavar="FOLDER", help="where tests with rounds write what they counted")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,6 +33,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 own = item.get_closest_marker("timeout")
                 small = max(20, *own.args) if own is not None else 20
                 item.add_marker(pytest.mark.timeout(small + 5 * rounds), append=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write down what a test with rounds counted, where that is asked for."""
+    report = yield
+    recording.note(item, report)
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,6 +76,12 @@ def rounds(request: pytest.FixtureRequest) -> int | None:
     """How many rounds were asked for; None: each test takes its own small number (`rounds or 15`)."""
     asked: int | None = request.config.getoption("--rounds")
     return asked
+
+
+@pytest.fixture
+def counted(request: pytest.FixtureRequest) -> recording.Counted:
+    """Say what a run counted: rounds, operations at risk, figures by name. It is printed, and kept by `--report`."""
+    return recording.counting(request.node)
 
 
 @pytest.fixture(scope="session")

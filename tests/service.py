@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +40,16 @@ def free_port() -> int:
 
 @dataclass
 class Service:
-    """One service: its data folder, its port, and the process while it runs."""
+    """One service: its data folder, its port, and the process while it runs.
+
+    `before`: the words of a command that becomes what follows it, such as `nice`.
+    """
 
     folder: Path
     environ: Mapping[str, str]
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    before: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -76,7 +80,7 @@ class Service:
         }
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "regsvc", "serve"],
+                [*self.before, sys.executable, "-m", "regsvc", "serve"],
                 cwd=self.folder,
                 env=inherited | ours,
                 stdin=subprocess.DEVNULL,

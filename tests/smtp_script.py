@@ -13,6 +13,7 @@ import trio
 
 Act = Callable[[trio.SocketStream], Awaitable[None]]
 Script = Mapping[str, Act]
+ForRecipient = Callable[[str], Script]
 GOOD = {
     "greeting": "220 script",
     "ehlo": "250-script\r\n250-AUTH PLAIN\r\n250 SMTPUTF8",
@@ -88,6 +89,7 @@ class Scripted:
     letters: list[bytes] = field(default_factory=list)
     opened: int = 0
     connections: int = 0
+    told: Callable[[str, bytes], None] | None = None  # of each letter that was read to the dot: its recipient, and it
     _changed: trio.Condition = field(default_factory=trio.Condition)
 
     async def wait(self, condition: Callable[["Scripted"], bool], seconds: float = 5) -> None:
@@ -104,25 +106,29 @@ class Scripted:
 
 
 @asynccontextmanager
-async def open_script(*scripts: Script) -> AsyncIterator[Scripted]:
-    """Serve until the end of the block; the n-th connection gets the n-th script, later ones the last."""
+async def open_script(*scripts: Script, by_recipient: ForRecipient | None = None) -> AsyncIterator[Scripted]:
+    """Serve until the end of the block; the n-th connection gets the n-th script, later ones the last.
+
+    `by_recipient` says by which script a mail goes on from its RCPT, instead of by its connection's.
+    """
     relay = Scripted()
+    serve = partial(_serve, relay, scripts or ({},), by_recipient)
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(
-            partial(trio.serve_tcp, partial(_serve, relay, scripts or ({},)), 0, host="127.0.0.1")
-        )
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
         relay.port = listeners[0].socket.getsockname()[1]
         yield relay
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-async def _serve(relay: Scripted, scripts: Sequence[Script], stream: trio.SocketStream) -> None:
+async def _serve(
+    relay: Scripted, scripts: Sequence[Script], by_recipient: ForRecipient | None, stream: trio.SocketStream
+) -> None:
     script = scripts[min(relay.opened, len(scripts) - 1)]
     relay.opened += 1
     relay.connections += 1
     try:
         await relay.changed()
-        await _converse(relay, script, stream)
+        await _converse(relay, script, by_recipient, stream)
     except (Gone, trio.BrokenResourceError, trio.ClosedResourceError):
         pass
     finally:
@@ -132,19 +138,26 @@ async def _serve(relay: Scripted, scripts: Sequence[Script], stream: trio.Socket
             await relay.changed()
 
 
-async def _converse(relay: Scripted, script: Script, stream: trio.SocketStream) -> None:
-    buffer = bytearray()
+async def _converse(
+    relay: Scripted, script: Script, by_recipient: ForRecipient | None, stream: trio.SocketStream
+) -> None:
+    buffer, recipient = bytearray(), ""
     await _answer(script, "greeting", stream)
     while line := await _until(b"\r\n", buffer, stream):
         relay.heard.append(line.decode().strip())
         await relay.changed()
         verb = line.decode().split()[0].lower()
+        if verb == "rcpt":
+            recipient = line.decode().partition("<")[2].partition(">")[0]
+            script = script if by_recipient is None else by_recipient(recipient)
         await _answer(script, verb, stream)
         if verb == "data" and "data" not in script:
             letter = await _until(b"\r\n.\r\n", buffer, stream)
             if not letter:
                 return
             relay.letters.append(bytes(letter))
+            if relay.told is not None:
+                relay.told(recipient, letter.removesuffix(b".\r\n"))
             await relay.changed()
             await _answer(script, "dot", stream)
         if verb == "quit":

@@ -19,3 +19,9 @@ async def until_asked(condition: Callable[[], Awaitable[object]], seconds: float
     with trio.fail_after(seconds):
         while not await condition():  # noqa: ASYNC110 - as above
             await trio.sleep(LOOK_EVERY)
+
+
+async def until_more(count: Callable[[], int], number: int = 1, seconds: float = 15.0) -> None:
+    """Return when `count()` is higher by `number` than it is now."""
+    wanted = count() + number
+    await until(lambda: count() >= wanted, seconds)

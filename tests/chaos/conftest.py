@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import CODE_DIGITS, Ledger
 from tests.service import Service
 from tests.smtp_sink import Sink, open_sink
 
@@ -32,6 +32,7 @@ def service(sink: Sink) -> Iterator[Callable[..., Service]]:
         def make(**environ: str) -> Service:
             knobs = {
                 "PASSWORD_ROUNDS": "4",
+                "CODE_LENGTH": str(CODE_DIGITS),
                 "MAIL_CHANNEL": "smtp",
                 "SMTP_HOST": "127.0.0.1",
                 "SMTP_PORT": str(sink.port),
