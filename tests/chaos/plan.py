@@ -29,7 +29,7 @@ ROWS: Final = (
         "chaos/test_faults.py::test_killed_at_random_moments_it_loses_nothing",
         "killed at a random moment while 8 clients register and activate, started again",
         "acknowledged requests",
-        middle=25,
+        middle=15,
         large=1000,
     ),
     Row(
@@ -37,7 +37,7 @@ ROWS: Final = (
         "chaos/test_sessions.py::test_killed_while_tokens_rotate_no_acknowledged_one_is_lost",
         "the same while 6 people refresh and change their passwords",
         "acknowledged refreshes and passwords",
-        middle=20,
+        middle=12,
         large=300,
     ),
     Row(
@@ -53,7 +53,7 @@ ROWS: Final = (
         "chaos/test_faults.py::test_a_database_that_crashes_and_comes_back_loses_nothing",
         "crashed and recovered under 8 clients",
         "acknowledged requests",
-        middle=20,
+        middle=15,
         large=100,
     ),
     Row(
@@ -304,6 +304,7 @@ ALSO: Final = (
     ("e2e/test_retention.py", 1000),
     ("e2e/test_schema.py", 1000),
     ("e2e/test_uniformity.py", 500),
+    ("house/test_mutations.py", 1),
     ("http/test_wire.py", 5000),
 )
 """Tests with a large form that are no faults: what `--large` runs besides, and how often."""

@@ -79,8 +79,17 @@ class SharedBuckets(Buckets):
 
     async def take(self, takes: Sequence[Take]) -> Sequence[Level]:
         levels = await super().take(takes)
+        for take, level in zip(takes, levels, strict=True):
+            if level.allowed:
+                self.line.base.ledger.takes.setdefault(take.bucket, []).append((self.now, take.policy))
         await self.line.gate.after("limits")
         return levels
+
+    async def give_back(self, takes: Sequence[Take]) -> None:
+        await super().give_back(takes)
+        for take in takes:
+            self.line.base.ledger.takes[take.bucket].pop()
+        await self.line.gate.after("limits")
 
     async def _trip(self, takes: Sequence[Take]) -> None:
         await self.line.gate.before("limits")

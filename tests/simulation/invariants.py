@@ -1,7 +1,8 @@
 """The invariants of a simulated history, held against the rows that are left, the relay's list, and the ledger.
 
 Each returns what breaks it, in words; nothing, where it holds. The text of I1 to I8 is in the design notes and in
-docs/reliability.md; "budget" is the rule that every wrong guess costs a try.
+docs/reliability.md; "budget" is the rule that every wrong guess costs a try,
+"limits" what a rate limit promises.
 """
 
 from collections import Counter, defaultdict
@@ -166,6 +167,15 @@ def budget(base: Base, rules: Rules) -> Iterator[str]:
             yield f"{subject}: {code.failures} tries on one code"
 
 
+def limits(base: Base, _: Rules) -> Iterator[str]:
+    """No bucket allowed more than its limit at once, and one more each interval."""
+    for bucket, takes in base.ledger.takes.items():
+        for first, (begun, policy) in enumerate(takes):
+            for taken, (at, _policy) in enumerate(takes[first:], 1):
+                if taken > policy.limit + (at - begun) // policy.interval:
+                    yield f"{bucket} allowed {taken} within {(at - begun) / 1e6:.1f} s"
+
+
 CHECKS: Final[Mapping[str, Check]] = {
     "I1": i1_nothing_acknowledged_is_lost,
     "I2": i2_no_mail_without_a_registration,
@@ -176,6 +186,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "I7": i7_rows_are_whole,
     "I8": i8_one_live_leaf,
     "budget": budget,
+    "limits": limits,
 }
 
 

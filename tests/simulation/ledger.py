@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from regsvc.domain.delivery import Letter
+from regsvc.domain.quota import Policy
 from regsvc.domain.values import EmailKey, Secret
 from regsvc.ports import Dispatch
 
@@ -84,6 +85,7 @@ class Ledger:
     acknowledged: list[Acknowledged] = field(default_factory=list)
     activated: list[Activated] = field(default_factory=list)
     missed: Counter[EmailKey] = field(default_factory=Counter)  # answers "wrong code", by address
+    takes: dict[str, list[tuple[int, Policy]]] = field(default_factory=dict)  # of each bucket, when they were allowed
     broken: list[str] = field(default_factory=list)
 
     def breaks(self, rule: str, what: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from math import inf
 from typing import Final, TypeVar, cast
 from uuid import UUID
 
@@ -33,7 +34,7 @@ from tests.flows.quota_fakes import hidden
 from tests.simulation.base import Base, Line
 from tests.simulation.housekeeping import Broom, SharedBuckets, Wire
 from tests.simulation.mailbag import Bag
-from tests.simulation.plan import Gate, Killed, Plan, Weather
+from tests.simulation.plan import Gate, Killed, Leaving, Plan, Weather
 from tests.simulation.relay import Fingers, Mailboxes, Named, Relay
 from tests.simulation.work import Desk
 
@@ -178,30 +179,28 @@ class Life:
         for scope in list(self.open.values()):
             scope.cancel(reason=why)
 
-    async def serve(self, client: str, work: Callable[["Life", Errand], Awaitable[T]], *, hang_up: int = 0) -> T | Lost:
-        """Do a request; LOST when its answer never came: `hang_up` so many scheduling points on, its client left."""
+    async def serve(
+        self, client: str, work: Callable[["Life", Errand], Awaitable[T]], *, calls: int = 0, seconds: float = inf
+    ) -> T | Lost:
+        """Do a request; LOST when its answer never came. Its client hangs up at its n-th call, or after `seconds`."""
         if self.gate.dead or self.stopping:
             await trio.sleep(0.05)
             return LOST
         self.requests += 1
         number, scope, answer = self.requests, trio.CancelScope(), cast("T | Lost", LOST)
+        task = trio.lowlevel.current_task()
         try:
             with scope:
                 self.open[number] = scope
-                if hang_up:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(_leave, hang_up, scope)
-                        answer = await self._answer(client, work)
-                        nursery.cancel_scope.cancel(reason="answered")
-                else:
-                    answer = await self._answer(client, work)
+                scope.relative_deadline = seconds
+                if calls:
+                    self.gate.leaving[task] = Leaving(scope, calls)
+                answer = await self._answer(client, work)
         except Killed:
             return LOST
-        except BaseExceptionGroup as group:
-            if group.split(Killed)[1] is not None:
-                raise
         finally:
             del self.open[number]
+            self.gate.leaving.pop(task, None)
         return LOST if scope.cancel_called else answer
 
     async def _answer(self, client: str, work: Callable[["Life", Errand], Awaitable[T]]) -> T | Lost:
@@ -214,9 +213,3 @@ class Life:
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is a 500 and told
             self.outside.base.ledger.breaks("I10", f"an answer that is a bug: {bug!r}")
         return answer
-
-
-async def _leave(points: int, scope: trio.CancelScope) -> None:
-    for _ in range(points):
-        await trio.lowlevel.checkpoint()
-    scope.cancel(reason="the client hung up")

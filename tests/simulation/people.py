@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Final, Literal, Protocol
 
 import trio
@@ -112,9 +113,11 @@ class Person:
     async def ask(self, what: str, work: Asked) -> object:
         """Ask one of the processes; say what came of it."""
         rng, town = self.rng, self.town
-        hang_up = rng.randint(1, 30) if rng.random() < town.hangs_up else 0
+        calls, seconds = 0, inf
+        if rng.random() < town.hangs_up:
+            calls, seconds = rng.choice(((rng.randint(1, 12), inf), (0, rng.uniform(0, 0.6))))
         life = town.pick(rng)
-        answer = await life.serve(self.name, work, hang_up=hang_up)
+        answer = await life.serve(self.name, work, calls=calls, seconds=seconds)
         town.say(f"{self.name} {what} at {life.name}: {told(answer)}")
         return answer
 

@@ -64,7 +64,7 @@ class Plan:
         )  # fmt: skip
         fails, hangs_up = rng.choice((0.0, 0.0, 0.01, 0.05)), rng.choice((0.0, 0.1, 0.3))
         ordered = tuple(sorted(misfortunes, key=lambda one: one.at))
-        return cls(processes, ends, fails, rng.choice((0.05, 0.3)), hangs_up, relaying, ordered)
+        return cls(processes, ends, fails, rng.choice((0.05, 0.2)), hangs_up, relaying, ordered)
 
 
 @dataclass
@@ -76,6 +76,14 @@ class Weather:
     over: bool = False
 
 
+@dataclass
+class Leaving:
+    """A request whose client hangs up at its n-th call of a port, before it or on the way back."""
+
+    scope: trio.CancelScope
+    calls: int
+
+
 class Gate:
     """What one life of a process meets at its ports."""
 
@@ -84,10 +92,13 @@ class Gate:
         self.dead = False
         self.cut = 0  # how many misfortunes keep the database from this process alone
         self.hanging = 0  # how many let nothing of it through, either way, until they are over
+        self.leaving: dict[trio.lowlevel.Task, Leaving] = {}  # requests whose clients will hang up
 
     async def before(self, what: str = "database") -> None:
         """Wait as a call on its way does. Raises Unavailable: it did not arrive; Killed."""
         rng = self.rng
+        if self.leaving:
+            self._leave()
         if rng.random() < self.plan.waits:
             await trio.sleep(rng.expovariate(100))
         else:
@@ -103,6 +114,8 @@ class Gate:
 
     async def after(self, what: str = "database") -> None:
         """Wait as an answer on its way does. Raises Unavailable: nobody knows whether it was done; Killed."""
+        if self.leaving:
+            self._leave()
         if self.rng.random() < self.plan.waits:
             await trio.lowlevel.checkpoint()
         self.alive()
@@ -125,6 +138,14 @@ class Gate:
         """Raise Killed where the process was."""
         if self.dead:
             raise Killed
+
+    def _leave(self) -> None:
+        """Have the client of the request that calls hang up, if that is where it does."""
+        leaving = self.leaving.get(trio.lowlevel.current_task())
+        if leaving is not None:
+            leaving.calls -= 1
+            if leaving.calls == 0:
+                leaving.scope.cancel(reason="the client hung up")
 
     def _fail(self, what: str) -> None:
         if self.plan.fails and not self.weather.over and self.rng.random() < self.plan.fails:

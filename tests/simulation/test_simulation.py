@@ -1,6 +1,6 @@
 """Whole histories from seeds: every invariant holds at the end of each, and a seed has one history.
 
-The small form runs 200 seeds; `--rounds N` runs N, and 100 of a round of the other large tests.
+The small form runs 200 seeds; `--rounds N` a hundred times N.
 """
 
 import os
@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
+from tests.chaos.recording import Counted
 from tests.simulation import __main__ as command
 from tests.simulation.town import simulate
 
 SEEDS = 200
+ROUND = 100  # seeds
 NOTABLE = (  # what must happen in some of them, or they show little
     ": Registered", ": Activated", ": Noted", ": Admitted", ": Resent", " refreshes at ", "invalid_activation_code (",
     "too_many_attempts", "rate_limited", "invalid_refresh_token", "sets a password at ", "deletes the account at ",
@@ -25,9 +27,13 @@ NOTABLE = (  # what must happen in some of them, or they show little
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_every_invariant_holds_in_every_history(rounds: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_invariant_holds_in_every_history(
+    rounds: int | None, capsys: pytest.CaptureFixture[str], counted: Counted
+) -> None:
     if rounds is not None:
-        assert command.main(["--seeds", str(rounds * 100)]) == 0, capsys.readouterr().out
+        failed = command.main(["--seeds", str(rounds * ROUND)])
+        counted(rounds, rounds * ROUND)
+        assert not failed, capsys.readouterr().out
         return
     said = set[str]()
     for seed in range(SEEDS):

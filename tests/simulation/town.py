@@ -117,7 +117,7 @@ class _Town:
                     async with trio.open_nursery() as people:
                         for person in self._people():
                             people.start_soon(person.live, self.rng.randint(3, 10))
-                    await trio.sleep(self.rng.choice((0, 1, 20)))
+                    await trio.sleep(self.rng.choice((0, 1, 1, 20)))
                     striking.cancel_scope.cancel(reason="health begins")
                 await self._recover()
                 self.ending = True
