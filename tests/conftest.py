@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if "rounds" in getattr(item, "fixturenames", ()):
                 own = item.get_closest_marker("timeout")
                 small = max(20, *own.args) if own is not None else 20
-                item.add_marker(pytest.mark.timeout(small + 5 * rounds), append=False)
+                item.add_marker(pytest.mark.timeout(small + 10 * rounds), append=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -99,11 +99,13 @@ def note(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     counts: dict[str, Any] = dict(item.user_properties).get(PROPERTY, {})  # type: ignore[assignment]  # ours
     if report.when == "teardown":  # the run itself was recorded
-        counts = {"rounds": 0, "operations": 0}
+        counts = {}
+    # How far a test came that failed before it counted is not known: a violation in nothing.
+    rounds = 0 if report.failed else item.config.getoption("--rounds")
     Record(
         test=item.nodeid,
         outcome=report.outcome,
-        rounds=counts.get("rounds", item.config.getoption("--rounds")),
+        rounds=counts.get("rounds", rounds),
         operations=counts.get("operations"),
         violations=int(report.failed),
         seconds=round(report.duration, 1),

@@ -143,6 +143,7 @@ def test_each_test_with_rounds_is_recorded_as_it_ended(tmp_path: Path) -> None:
     assert counts.figures == {"lost": 0, "longest": 2}
     assert (found["test_says_nothing"].rounds, found["test_says_nothing"].operations) == (3, None)
     assert (found["test_fails"].violations, found["test_fails"].outcome) == (1, "failed")
+    assert found["test_fails"].rounds == 0, "nobody knows how many"
     assert found["test_fails"].reason.startswith("AssertionError: I4: two accounts")
     assert (found["test_is_skipped"].outcome, found["test_is_skipped"].reason) == ("skipped", "needs root")
     assert "cores of" in counts.host
