@@ -24,6 +24,7 @@ _VERBS: Final = {  # name: (its module below this package, the function there)
     "events": ("events", "events"),
     "trace": ("trace", "trace"),
     "watch": ("watch", "watch"),
+    "bench": ("bench", "bench"),
     "worker": ("serve", "worker"),
 }
 
