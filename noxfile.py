@@ -89,7 +89,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure beside what people would use instead; prints a table, writes JSON."""
+    """Measure beside what people would use instead, in a quarter of an hour; `-- --write` puts it into docs/."""
     session.install("-q", "-e", ".[test,bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)
 

@@ -60,6 +60,8 @@ def _words(argv: list[str]) -> argparse.Namespace:
     words = parser.parse_args(argv)
     if unknown := set(words.names) - set(BY_NAME):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(BY_NAME)}")
+    if (words.write or words.render) and (why := missing("matplotlib")):
+        parser.error(why)
     if words.quick and words.write:
         parser.error("what --quick sees is no figure, and does not belong into docs/")
     return words
@@ -73,9 +75,9 @@ def main(argv: list[str]) -> int:
     """Run what is named, or all; return the exit status."""
     words = _words(argv)
     if words.render:
-        report.write(report.load())
+        written = report.write(report.load())
         print(report.table(report.load()))
-        return 0
+        return 0 if written else 1
     signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped
     words.out.mkdir(parents=True, exist_ok=True)
     parts = [part for part in PARTS if part.name in (words.names or BY_NAME)]
@@ -86,11 +88,10 @@ def main(argv: list[str]) -> int:
         return 130
     _say(entries)
     good = {name: entry for name, entry in entries.items() if not entry["error"]}
-    if words.write:
-        report.write(report.load() | good)
+    written = not words.write or report.write(report.load() | good)
     if not missing("matplotlib"):
-        report.write(entries, words.out / "report")
-    return 0 if len(good) == len(entries) else 1
+        written &= report.write(entries, words.out / "report")
+    return 0 if written and len(good) == len(entries) else 1
 
 
 if __name__ == "__main__":

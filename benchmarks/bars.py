@@ -1,6 +1,6 @@
-"""Draws docs/lanes.svg and docs/peers.svg: what each variant does, from what the parts measured."""
+"""Draws docs/lanes.svg, adapter.svg and light.svg: what each variant does, from what the parts measured."""
 
-import statistics
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +10,8 @@ mpl.use("svg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+
+from benchmarks.figures import middle
 
 INK, PAPER, FAINT = "#24292f", "#ffffff", "#d0d7de"
 OURS, OTHERS = "#1a7f37", "#8c959f"
@@ -26,7 +28,7 @@ def draw_registrations(numbers: dict[str, Any], where: Path) -> None:
     seen = {name: kinds["crowd"] for name, kinds in numbers["seen"].items()}
 
     def bars(figure: str, scale: float) -> list[Bar]:
-        return [(name, scale * statistics.median(turn[figure] for turn in turns)) for name, turns in seen.items()]
+        return [(name, scale * middle(turn[figure] for turn in turns)) for name, turns in seen.items()]
 
     with _picture(where, 3, 2.8) as panels:
         for number, (axes, (figure, title, shown, scale)) in enumerate(zip(panels, FIGURES, strict=True)):
@@ -74,11 +76,12 @@ class _picture:  # noqa: N801 - a context manager in lower case, as open()
 
 
 def _bars(axes: Axes, bars: list[Bar], title: str, shown: str, *, log: bool = False, named: bool = False) -> None:
-    names, values = [name for name, _ in bars[::-1]], [value for _, value in bars[::-1]]
+    names = [name for name, _ in bars[::-1]]
+    values = [0.0 if math.isnan(value) else value for _, value in bars[::-1]]
     axes.set_title(title, fontsize=10)
     drawn = axes.barh(range(len(bars)), values, color=[OURS if "regsvc" in name else OTHERS for name in names])
     axes.bar_label(drawn, [shown.format(value) for value in values], padding=3)
-    axes.set_xlim(1 if log else 0, max(values) * (4 if log else 1.2))
+    axes.set_xlim(1 if log else 0, max(*values, 1e-6) * (4 if log else 1.2))
     if log:
         axes.set_xscale("log")
     axes.set_yticks(range(len(bars)), names) if named else axes.set_yticks([])

@@ -56,6 +56,7 @@ async def _client(http: Client, name: str, since: float, until: float, seen: See
             await trio.sleep(min(float(answer.headers["retry-after"]), max(0.0, until - trio.current_time())))
         else:
             seen.other.append((answer.status, taken))
+    await http.close()
 
 
 async def _probe(http: Client, path: str, until: float, seen: Seen) -> None:
@@ -66,6 +67,7 @@ async def _probe(http: Client, path: str, until: float, seen: Seen) -> None:
         if answer.status != 200:
             seen.other.append((answer.status, trio.current_time() - began))
         await trio.sleep(PROBE_EVERY)
+    await http.close()
 
 
 async def load(port: int, clients: int, seconds: float, warm_up: float = WARM_UP) -> Seen:

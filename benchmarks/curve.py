@@ -1,6 +1,5 @@
 """Draws docs/overload.svg from what `benchmarks/overload.py` measured. Its background is its own: light on any page."""
 
-import statistics
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ mpl.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from benchmarks.figures import middle
 from benchmarks.overload import OURS
 from benchmarks.registrations import THREADS
 
@@ -43,7 +43,7 @@ def medians(rows: list[dict[str, Any]], who: str) -> list[dict[str, float]]:
     mine = [row for row in rows if row["who"] == who]
     names = [name for name in mine[0] if name != "who"] if mine else []
     return [
-        {name: statistics.median(row[name] for row in mine if row["asked"] == load) for name in names}
+        {name: middle(row[name] for row in mine if row["asked"] == load) for name in names}
         for load in sorted({row["asked"] for row in mine})
     ]
 

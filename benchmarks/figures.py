@@ -70,10 +70,23 @@ def progress(text: str) -> None:
     print(f"    {text}", file=sys.stderr, flush=True)
 
 
+def middle(values: Iterable[float]) -> float:
+    """Return the median of what is known; NaN where nothing is."""
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.median(known) if known else math.nan
+
+
+def short(value: float) -> str:
+    """Write a number for a table of many; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.4g}"
+
+
 def figure(value: float) -> str:
     """Write a number with the digits that count."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 100:
         return f"{value:.0f}"
+    if abs(value) < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

@@ -21,7 +21,7 @@ from typing import Any, Final
 from benchmarks import beside
 from benchmarks.beside import ROOT
 from benchmarks.crowd import ROUNDS, t_bcrypt
-from benchmarks.figures import Found, Spread, percentile, progress
+from benchmarks.figures import Found, Spread, percentile, progress, short
 from benchmarks.light import access_token
 from benchmarks.openloop import Seen, Stream
 from benchmarks.registrations import THREADS, peer
@@ -41,10 +41,11 @@ OURS: Final = "regsvc"
 
 def measure(*, quick: bool = False) -> dict[str, Any]:
     """Run all steps; return a row each."""
-    plan = list(zip(((1.0, 3.0),), ((3.0,),), strict=True)) if quick else list(zip(FACTORS, PEER_FACTORS, strict=True))
-    steps = _Steps(0.8, 0.1, 2.0) if quick else _Steps(SECONDS, WARM_UP, USEFUL + 1)
+    plan = list(zip(((0.5, 1.0),), ((1.0,),), strict=True)) if quick else list(zip(FACTORS, PEER_FACTORS, strict=True))
+    rounds = 8 if quick else ROUNDS
+    steps = _Steps(rounds, 0.3, 0.1, 2.0) if quick else _Steps(rounds, SECONDS, WARM_UP, USEFUL + 1)
     absent = beside.missing("fastapi", "uvicorn")
-    settings = {"ENABLE_RATE_LIMITING": "false", "PASSWORD_ROUNDS": str(ROUNDS), "TRUSTED_PROXIES": "127.0.0.1/32"}
+    settings = {"ENABLE_RATE_LIMITING": "false", "PASSWORD_ROUNDS": str(rounds), "TRUSTED_PROXIES": "127.0.0.1/32"}
     settings |= {"LOG_LEVEL": "info", "HASH_DEADLINE": str(DEADLINE), "HASH_LANES": "0"}
     with (
         temporary_folder("regsvc-bench-") as folder,
@@ -57,7 +58,7 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
                 steps.run(OURS, factor, number, partial(_ours, service, token, factor))
             for factor in () if absent else peers:
                 progress(f"round {number + 1} of {len(plan)}: {THREADS}, {factor:g} × capacity")
-                with peer("threads") as port:
+                with peer("threads", rounds) as port:
                     steps.run(THREADS, factor, number, partial(_theirs, port, factor))
     return {"seconds": steps.seconds, "deadline_s": DEADLINE, "absent": absent, "rows": steps.rows}
 
@@ -65,15 +66,16 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
 class _Steps:
     """One after the other, the yardstick between them."""
 
-    def __init__(self, seconds: float, warm_up: float, patience: float) -> None:
+    def __init__(self, rounds: int, seconds: float, warm_up: float, patience: float) -> None:
+        self.rounds = rounds
         self.seconds, self.warm_up, self.patience = seconds, warm_up, patience
         self.rows: list[dict[str, Any]] = []
 
     def run(self, who: str, factor: float, number: int, planned: Callable[[float], dict[str, Any]]) -> None:
-        cores, before = len(os.sched_getaffinity(0)), t_bcrypt(2)
+        cores, before = len(os.sched_getaffinity(0)), t_bcrypt(2, self.rounds)
         seen = self._seen({"seconds": self.seconds, "patience": self.patience, **planned(cores / before)})
         # The peer still computes what nobody waits for any more.
-        idle = [before, t_bcrypt(2)] if who == OURS else [before]
+        idle = [before, t_bcrypt(2, self.rounds)] if who == OURS else [before]
         capacity = cores / statistics.mean(idle)
         row = _row(seen, self.seconds, self.warm_up, capacity)
         self.rows.append({"who": who, "asked": factor, "round": number, "capacity": capacity, **row})
@@ -178,6 +180,6 @@ def table(numbers: dict[str, Any]) -> str:
     lines = [f"Each step took {numbers['seconds']:g} s; rates are ÷ capacity:", ""]
     lines += ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
     for row in numbers["rows"]:
-        cells = (value if isinstance(value, str) else f"{value:.4g}" for value in row.values())
+        cells = (value if isinstance(value, str) else short(value) for value in row.values())
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

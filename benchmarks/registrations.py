@@ -16,7 +16,7 @@ import trio
 
 from benchmarks import beside
 from benchmarks.crowd import ROUNDS, Seen, load, t_bcrypt
-from benchmarks.figures import Found, Spread, percentile, progress, ratios, rotated
+from benchmarks.figures import Found, Spread, middle, percentile, progress, ratios, rotated, short
 from tests.postgres import psql, temporary_cluster, temporary_folder
 from tests.service import running
 
@@ -31,51 +31,55 @@ LOOP: Final = "FastAPI, bcrypt in async def"
 OURS: Final = (LANES, PACKAGE)
 PEERS: Final = (THREADS, LOOP)
 SETTINGS: Final = {
-    "ENABLE_RATE_LIMITING": "false", "PASSWORD_ROUNDS": str(ROUNDS), "MAIL_CHANNEL": "mailbox", "LOG_LEVEL": "info"
+    "ENABLE_RATE_LIMITING": "false", "MAIL_CHANNEL": "mailbox", "LOG_LEVEL": "info"
 }  # fmt: skip
 
 
 @contextlib.contextmanager
-def _ours(lanes: str) -> Iterator[int]:
-    with temporary_folder("regsvc-bench-") as folder, running(folder / "service", **SETTINGS, HASH_LANES=lanes) as here:
+def _ours(lanes: str, rounds: int) -> Iterator[int]:
+    with (
+        temporary_folder("regsvc-bench-") as folder,
+        running(folder / "service", **SETTINGS, HASH_LANES=lanes, PASSWORD_ROUNDS=str(rounds)) as here,
+    ):
         yield here.port
 
 
 @contextlib.contextmanager
-def peer(hashing: str) -> Iterator[int]:
+def peer(hashing: str, rounds: int) -> Iterator[int]:
     """Run FastAPI's version of it on a database of its own; yield its port."""
     from benchmarks.peers import fastapi_register  # noqa: PLC0415 - it may not be installed
 
     workers = str(len(os.sched_getaffinity(0)))
     with temporary_cluster() as cluster:
         psql(cluster, fastapi_register.TABLES)
-        told = {"PEER_DATABASE_URL": cluster.dsn, "PEER_HASHING": hashing}
+        told = {"PEER_DATABASE_URL": cluster.dsn, "PEER_HASHING": hashing, "PEER_ROUNDS": str(rounds)}
         with beside.uvicorn("fastapi_register:app", "--workers", workers, **told) as server:
             yield server.port
 
 
-VARIANTS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[int]]]] = {
-    LANES: lambda: _ours("auto"),
-    PACKAGE: lambda: _ours("0"),
-    THREADS: lambda: peer("threads"),
-    LOOP: lambda: peer("loop"),
+VARIANTS: Final[dict[str, Callable[[int], contextlib.AbstractContextManager[int]]]] = {
+    LANES: lambda rounds: _ours("auto", rounds),
+    PACKAGE: lambda rounds: _ours("0", rounds),
+    THREADS: lambda rounds: peer("threads", rounds),
+    LOOP: lambda rounds: peer("loop", rounds),
 }
 
 
 def measure(*, quick: bool = False) -> dict[str, Any]:
     """Let all take turns; return what each turn saw, by variant and number of clients."""
-    turns, crowd, seconds, alone = (1, 4, 0.8, 0.5) if quick else (TURNS, CROWD, SECONDS, ALONE)
+    turns, crowd, seconds, alone = (1, 4, 0.3, 0.2) if quick else (TURNS, CROWD, SECONDS, ALONE)
+    rounds = 8 if quick else ROUNDS
     absent = beside.missing("fastapi", "uvicorn")
     names = [*OURS] if absent else [*VARIANTS]
     seen: dict[str, dict[str, list[dict[str, float]]]] = {name: {"crowd": [], "alone": []} for name in names}
     with contextlib.ExitStack() as open_:
-        ports = {name: open_.enter_context(VARIANTS[name]()) for name in names}
-        idle = t_bcrypt(2)
+        ports = {name: open_.enter_context(VARIANTS[name](rounds)) for name in names}
+        idle = t_bcrypt(2, rounds)
         for turn in range(turns):
             for name in rotated(names, turn):
                 progress(f"round {turn + 1} of {turns}: {name}, {crowd} clients")
                 found = trio.run(load, ports[name], crowd, seconds, min(1.0, seconds))
-                before, idle = idle, t_bcrypt(2)
+                before, idle = idle, t_bcrypt(2, rounds)
                 seen[name]["crowd"].append(_figures(found, seconds, statistics.mean([before, idle])))
                 if name in OURS:
                     found = trio.run(load, ports[name], 1, alone, 0.0)
@@ -103,13 +107,13 @@ def _figures(seen: Seen, seconds: float, t: float) -> dict[str, float]:
 def found(numbers: dict[str, Any]) -> dict[str, Found]:
     """Return the rows of the table."""
     rows = {
-        f"registrations{key}.{short}": _row(numbers, name, figure, scale, best)
-        for short, name in (("package", PACKAGE), ("lanes", LANES))
+        f"registrations{key}.{hashing}": _row(numbers, name, figure, scale, best)
         for key, figure, scale, best in (
             ("", "ratio", 1.0, "most"),
             (".probe", "probe_p99_ms", 1.0, "least"),
             (".accepted", "accepted_p99_ms", 1e-3, "least"),
         )
+        for hashing, name in (("package", PACKAGE), ("lanes", LANES))
     }
     alone = {name: [turn["accepted_p50_ms"] for turn in numbers["seen"][name]["alone"]] for name in OURS}
     rows["registrations.refused"] = _row(numbers, PACKAGE, "refused_p99_ms", 1.0, None)
@@ -137,6 +141,6 @@ def table(numbers: dict[str, Any]) -> str:
         for kind, turns in kinds.items():
             if turns:
                 clients = numbers["clients"] if kind == "crowd" else 1
-                medians = (statistics.median(turn[name] for turn in turns) for name in names)
-                lines.append(f"| {variant} | {clients} | " + " | ".join(f"{value:.4g}" for value in medians) + " |")
+                medians = (short(middle(turn[name] for turn in turns)) for name in names)
+                lines.append(f"| {variant} | {clients} | " + " | ".join(medians) + " |")
     return "\n".join(lines)

@@ -5,7 +5,9 @@ parts that ran on different days stand in one table, each row with its day.
 """
 
 import json
+import math
 import textwrap
+import traceback
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,13 +36,33 @@ Entries = dict[str, dict[str, Any]]
 def load(path: Path = JSON) -> Entries:
     """Return the entries of all parts that were ever measured."""
     entries: Entries = json.loads(path.read_text("utf-8"))["parts"] if path.exists() else {}
+    for entry in entries.values():
+        entry["numbers"] = _swapped(entry["numbers"], None, math.nan)
     return entries
 
 
 def dump(entries: Entries, path: Path = JSON) -> None:
     """Write them."""
-    ordered = {part.name: entries[part.name] for part in PARTS if part.name in entries}
+    ordered = {
+        part.name: {**entries[part.name], "numbers": _swapped(entries[part.name]["numbers"], math.nan, None)}
+        for part in PARTS
+        if part.name in entries
+    }
     path.write_text(json.dumps({"parts": ordered}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _swapped(tree: Any, old: float | None, new: float | None) -> Any:  # noqa: ANN401 - whatever JSON has
+    """Return numbers with each NaN a null, which JSON has instead, or the other way round."""
+    match tree:
+        case dict():
+            return {name: _swapped(value, old, new) for name, value in tree.items()}
+        case list():
+            return [_swapped(value, old, new) for value in tree]
+        case None:
+            return new if old is None else None
+        case float() if old is not None and math.isnan(tree):
+            return new
+    return tree
 
 
 def table(entries: Entries, rows: tuple[Wanted, ...] = ROWS) -> str:
@@ -120,11 +142,17 @@ def _section(part: Part, entries: Entries) -> str:
     return f"## {part.title}\n\n{part.about}\n\n{part.module.table(entries[part.name]['numbers'])}\n"
 
 
-def write(entries: Entries, folder: Path = DOCS) -> None:
-    """Write JSON, document and pictures into `folder`."""
+def write(entries: Entries, folder: Path = DOCS) -> bool:
+    """Write JSON, document and pictures into `folder`; return whether all could be written: what can be, is."""
     folder.mkdir(parents=True, exist_ok=True)
     dump(entries, folder / JSON.name)
+    (folder / BOOK.name).write_text(book(entries), "utf-8")
+    drawn = True
     for name, entry in entries.items():
         if not entry["error"]:
-            BY_NAME[name].draw(entry["numbers"], folder)
-    (folder / BOOK.name).write_text(book(entries), "utf-8")
+            try:
+                BY_NAME[name].draw(entry["numbers"], folder)
+            except Exception:  # noqa: BLE001 - a picture must not cost the others, after a quarter of an hour
+                traceback.print_exc()
+                drawn = False
+    return drawn
