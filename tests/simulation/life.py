@@ -192,7 +192,8 @@ class Life:
         try:
             with scope:
                 self.open[number] = scope
-                scope.relative_deadline = seconds
+                if seconds < inf:
+                    scope.relative_deadline = seconds
                 if calls:
                     self.gate.leaving[task] = Leaving(scope, calls)
                 answer = await self._answer(client, work)

@@ -4,9 +4,10 @@ What sql/queries/delivery.sql does, statement by statement: rows that somebody h
 there, and a parcel's `attempts` and `leased_at` are its fence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 from regsvc.domain.account import ON_THE_WAY_MAX
 from regsvc.domain.delivery import LINK, Letter, Parcel
@@ -35,26 +36,28 @@ class Bag:
                 return [parcel for parcel in parcels if parcel.leased_at < parcel.not_after]
 
     async def _lease(self, limit: int, lease: timedelta) -> Sequence[Parcel]:
-        async with self.line.statement() as work:
-            now = self.base.now
-            due = [row for row in self._free("ready") if row.not_before <= now]
-            due.sort(key=lambda row: row.not_before)
-            taken = [
-                replace(row, state="leased", attempts=row.attempts + 1, leased_at=now, lease_until=now + lease)
-                for row in due[:limit]
-            ]
-            work.outbox.update({row.id: row for row in taken})
+        await self.line.called()
+        now = self.base.now
+        due = [row for row in self._free("ready") if row.not_before <= now]
+        due.sort(key=lambda row: row.not_before)
+        until = now + lease
+        taken = [
+            replace(row, state="leased", attempts=row.attempts + 1, leased_at=now, lease_until=until)
+            for row in due[:limit]
+        ]
+        self.base.outbox.update({row.id: row for row in taken})
+        await self.line.gate.after()
         return [
             Parcel(r.id, r.letter, r.subject, r.trace, r.attempts, r.created_at, now, r.not_after, r.data)
             for r in sorted(taken, key=lambda row: (row.not_before, row.id))
         ]
 
     async def reclaim(self) -> int:
-        async with self.line.statement() as work:
-            now = self.base.now
-            lapsed = [row for row in self._free("leased") if row.lease_until is not None and row.lease_until < now]
-            for row in lapsed:
-                work.outbox[row.id] = replace(row, state="ready", lease_until=None)
+        await self.line.called()
+        now = self.base.now
+        lapsed = [row for row in self._free("leased") if row.lease_until is not None and row.lease_until < now]
+        self.base.outbox.update({row.id: replace(row, state="ready", lease_until=None) for row in lapsed})
+        await self.line.gate.after()
         return len(lapsed)
 
     async def next_due(self) -> timedelta | None:
@@ -63,11 +66,12 @@ class Bag:
         return max(min(due), timedelta(0)) if due else None
 
     async def renew(self, parcels: Sequence[Parcel], lease: timedelta) -> None:
-        async with self.line.statement() as work:
-            for parcel in parcels:
-                row = self._mine(work, parcel)
-                if row is not None and not self.base.locked("outbox", row.id):
-                    work.outbox[row.id] = replace(row, lease_until=self.base.now + lease)
+        await self.line.called()
+        until, rows = self.base.now + lease, self.base.outbox
+        mine = [row for parcel in parcels if (row := self._mine(rows, parcel)) is not None]
+        free = [row for row in mine if not self.base.locked("outbox", row.id)]
+        rows.update({row.id: replace(row, lease_until=until) for row in free})
+        await self.line.gate.after()
 
     async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta, link: Imprint | None = None) -> Minted | None:
         async with self.line.begin() as work:
@@ -79,7 +83,7 @@ class Bag:
                 await work.hold("user", parcel.subject)
             await self.line.called()
             await work.hold("outbox", parcel.id)
-            if self._mine(work, parcel) is None:
+            if self._mine(work.outbox, parcel) is None:
                 return None
             secrets = [(parcel.letter.purpose or "", mac, lifetime)]
             secrets += [] if link is None else [(LINK, link.mac, link.lifetime)]
@@ -122,7 +126,7 @@ class Bag:
 
     async def address(self, parcel: Parcel) -> Minted | None:
         async with self.line.statement() as work:
-            if self._mine(work, parcel) is None:
+            if self._mine(work.outbox, parcel) is None:
                 return None
             user = work.users.get(parcel.subject)
             if user is None:
@@ -136,14 +140,14 @@ class Bag:
     async def done(self, parcel: Parcel) -> None:
         async with self.line.statement() as work:
             await work.hold("outbox", parcel.id)
-            if (row := self._mine(work, parcel)) is not None:
+            if (row := self._mine(work.outbox, parcel)) is not None:
                 work.outbox[row.id] = replace(row, state="sent", sent_at=self.base.now, lease_until=None)
                 work.notices.append(Notice(NoticeKind.SETTLED, row.subject))
 
     async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:
         async with self.line.begin() as work:
             await self._hold_own(work, parcel)
-            if (row := self._mine(work, parcel)) is None:
+            if (row := self._mine(work.outbox, parcel)) is None:
                 return
             tries, at = row.attempts - refund, self.base.now + wait
             work.outbox[row.id] = replace(
@@ -160,7 +164,7 @@ class Bag:
     async def _bury(self, parcel: Parcel, reason: str, *, refund: bool) -> None:
         async with self.line.begin() as work:
             await self._hold_own(work, parcel)
-            if (row := self._mine(work, parcel)) is None:
+            if (row := self._mine(work.outbox, parcel)) is None:
                 return
             tries = row.attempts - refund
             work.outbox[row.id] = replace(row, state="dead", attempts=tries, lease_until=None, error=reason)
@@ -195,8 +199,8 @@ class Bag:
         rows = self.base.outbox.values()
         return [row for row in rows if row.state == state and not self.base.locked("outbox", row.id)]
 
-    def _mine(self, work: Work, parcel: Parcel) -> Cargo | None:
-        row = work.outbox.get(parcel.id)
+    def _mine(self, rows: Mapping[UUID, Cargo], parcel: Parcel) -> Cargo | None:
+        row = rows.get(parcel.id)
         fence = parcel.attempts, parcel.leased_at
         return row if row is not None and row.state == "leased" and (row.attempts, row.leased_at) == fence else None
 
