@@ -49,12 +49,19 @@ class Received:
         return str(part.get_content())
 
     @property
+    def numbers(self) -> set[str]:
+        """What stands alone on a line and is digits, in whatever part; none in a notice.
+
+        Unparsed: that takes some ten milliseconds, in which a relay that does it has the mail and has not said so.
+        """
+        return {found.decode() for found in re.findall(rb"(?m)^(\d+)\r?$", self.raw)}
+
+    @property
     def code(self) -> str:
         """The code: what stands alone on its line and is digits."""
-        # Parsing takes some ten milliseconds, in which a relay that does so has the mail and has not said it.
-        plain = set(re.findall(rb"(?m)^(\d+)\r?$", self.raw))
-        if len(plain) == 1:
-            return str(plain.pop().decode())
+        numbers = self.numbers
+        if len(numbers) == 1:
+            return numbers.pop()
         found = re.findall(r"(?m)^(\d+)\r?$", self.text)
         assert len(found) == 1, found
         return str(found[0])

@@ -57,18 +57,19 @@ TABLES = "SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'publ
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A mail as the relay took it: its Message-ID, its recipient, and when, in seconds of the epoch."""
+    """A mail as the relay took it: Message-ID, recipient, when (seconds of the epoch), whether there is a code in it."""
 
     message_id: str
     to: str
     at: float
+    has_code: bool = True
 
     @classmethod
     def of(cls, mail: Received) -> "Copy":
         # The header alone: parsing whole messages takes longer than all else in a long run.
         found = re.search(rb"(?im)^message-id:\s*(\S+)", mail.raw)
         assert found is not None
-        return cls(found[1].decode(), mail.to[0], mail.at)
+        return cls(found[1].decode(), mail.to[0], mail.at, bool(mail.numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ async def gather(
     ledger: Ledger, mails: Sequence[Received], where: str, service: Service, *, interruptions: int = 0, told: int = 0
 ) -> Evidence:
     """Collect what a run left; the service still runs."""
+    # The mails first: a client that hung up may still be registered, and mailed, while we look.
+    copies = [Copy.of(mail) for mail in tuple(mails)]
     rows = await read_rows(where)
-    copies = [Copy.of(mail) for mail in mails]
     return Evidence(ledger, copies, rows, service.said(), await metrics_of(service), interruptions, told)

@@ -67,7 +67,9 @@ class Ledger:
     codes: dict[str, tuple[str, float]] = field(default_factory=dict)  # by recipient: the newest, and when it came
 
     def take(self, mail: Received) -> None:
-        """Note a mail as it comes; called on the sink's thread."""
+        """Note a mail as it comes, if it has a code; called on the sink's thread."""
+        if not mail.numbers:
+            return
         self.codes[mail.to[0]] = (mail.code, time.monotonic())
         if len(mail.code) == CODE_DIGITS and len(KNOWN.codes) < CODES_SEARCHED:
             KNOWN.add_code(mail.code)

@@ -203,6 +203,7 @@ async def test_what_it_was_told_to_bear_is_no_violation(postgres: Cluster, story
     run = await Run.read(dsn_of(postgres, story))
     twice(run.seen)
     says('{"event":"worker_started"}\n')(run.seen)
+    run.seen.copies.append(Copy("<a notice>", "kim@example.test", time.time() + 50, has_code=False))
     run.seen.ledger.cut_off, run.seen.interruptions, run.seen.told = 3, 1, 1
     assert violations(run.seen) == []
 
