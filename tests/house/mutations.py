@@ -159,8 +159,8 @@ MUTATIONS: Final = (
         "a limit is read before its row is locked",
         "sql/queries/quota.sql",
         "                held.whole_at\n        ),\n",
-        "                (SELECT seen_before.whole_at FROM rate_limits AS seen_before\n"
-        "                WHERE seen_before.bucket = held.bucket) AS whole_at\n        ),\n",
+        "                coalesce((SELECT seen_before.whole_at FROM rate_limits AS seen_before\n"
+        "                WHERE seen_before.bucket = held.bucket), 0) AS whole_at\n        ),\n",
         Test("tests/store/test_quota.py::test_of_takes_at_once_exactly_the_limit_is_allowed"),
     ),
     Mutation(
