@@ -57,7 +57,7 @@ TABLES = "SELECT format('%I', tablename) FROM pg_tables WHERE schemaname = 'publ
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A mail as the relay took it: Message-ID, recipient, when (seconds of the epoch), whether there is a code in it."""
+    """A mail as the relay took it: Message-ID, recipient, when (seconds of the epoch), whether it has a code."""
 
     message_id: str
     to: str
