@@ -122,6 +122,16 @@ def test_curves_have_a_point_for_each_interval() -> None:
     assert line.steps["register"]["p99"][5] is None  # a 503
 
 
+def test_what_was_latest_is_of_the_last_whole_interval_or_of_the_first() -> None:
+    recorder = Recorder(30.0, until=60.0)
+    recorder.step("x", 1.0, 1.5, "200")
+    assert recorder.latest(-1) == recorder.latest(0) == [("x", 1, 500.0, 500.0, 500.0)]
+    recorder.step("x", 31.0, 32.0, "200")
+    assert recorder.latest(0) == [("x", 1, 500.0, 500.0, 500.0)]
+    assert recorder.latest(1)[0][-1] == 1000
+    assert recorder.latest(5) == []
+
+
 def test_a_run_is_the_same_after_its_json() -> None:
     run = ran(warnings=("something",), interrupted=True)
     written = json.dumps(run.as_json())

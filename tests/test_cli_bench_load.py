@@ -161,7 +161,7 @@ async def test_the_alarm_is_on_time_and_never_early() -> None:
 
 
 @pytest.mark.parametrize("how", ["elsewhere", "none left"])
-async def test_without_such_a_timer_the_loop_s_own_will_do(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_such_a_timer_the_loop_s_own_will_do(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "elsewhere":
         monkeypatch.setattr("sys.platform", "darwin")
     else:
@@ -187,7 +187,7 @@ async def against(scenario: str, **how: Any) -> AsyncIterator[tuple[Any, Place]]
         await place.codes.begin()
         try:
             async with trio.open_nursery() as beside:
-                beside.start_soon(place.codes.run, name="mailbox")
+                beside.start_soon(place.codes.hand_out, name="mailbox")
                 yield fake, place
                 beside.cancel_scope.cancel(reason="the test is over")
         finally:

@@ -24,7 +24,7 @@ _CODE: Final = re.compile(r"(?m)^\s*(\d{4,10})\s*$")  # alone on its line
 
 @dataclass(slots=True)
 class Codes:
-    """The mailbox of a service, for those whose addresses begin with `ours`. `run` reads it while somebody waits."""
+    """The mailbox of a service, read by `hand_out` while somebody waits whose address begins with `ours`."""
 
     to: Target
     ours: str
@@ -61,7 +61,7 @@ class Codes:
             )
         self._newest = max((letter["id"] for letter in letters), default="")
 
-    async def run(self) -> None:
+    async def hand_out(self) -> None:
         """Read the mailbox as long as somebody waits, until cancelled; what goes wrong there is tried again."""
         try:
             while True:

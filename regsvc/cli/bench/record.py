@@ -79,10 +79,13 @@ class Recorder:
             slice_.record(took)
 
     def latest(self, at: int) -> list[tuple[str, int, float, float, float]]:
-        """Return of each step, for a point of its curve: how many good ones there were, p50, p99 and max in ms."""
+        """Return of each step, for a point of its curve: how many good ones there were, p50, p99 and max in ms.
+
+        Where that point has none, for the next one: as much of it as there is.
+        """
         found = []
         for step, slices in self._times.items():
-            if (times := slices.get(at)) is not None:
+            if (times := slices.get(at) or slices.get(at + 1)) is not None:
                 values = [round(value * 1e3, 2) for value in (*times.quantiles([0.5, 0.99]), times.longest())]
                 found.append((step, times.count, values[0], values[1], values[2]))
         return found

@@ -49,7 +49,7 @@ async def measure(plan: Plan, to: Target, tell: Tell | None = None) -> Run | Non
     async with trio.open_nursery() as beside:
         await beside.start(_watch_signals, stop, name="signals")
         if place.codes is not None:
-            beside.start_soon(place.codes.run, name="mailbox")
+            beside.start_soon(place.codes.hand_out, name="mailbox")
         with stop:
             refused = await _open_accounts(place) if plan.scenario in NEED_ACCOUNTS else None
             if refused is None:
