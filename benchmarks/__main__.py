@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         return 0 if written else 1
     signal.signal(signal.SIGTERM, _interrupt)  # what was started is stopped
     words.out.mkdir(parents=True, exist_ok=True)
-    parts = [part for part in PARTS if part.name in (words.names or BY_NAME)]
+    parts = [part for part in PARTS if (part.name in words.names if words.names else not part.asked)]
     try:
         entries = _measure(parts, words.out, quick=words.quick)
     except KeyboardInterrupt:

@@ -23,12 +23,16 @@ class Module(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part: the name of its module, what it is about, how long it may take, and its picture."""
+    """A part: the name of its module, what it is about, how long it may take, and its picture.
+
+    `asked`: it runs only where it is named, for it says nothing of the service.
+    """
 
     name: str
     title: str
     budget: float  # seconds on two calm cores
     picture: tuple[str, str, str] | None = None  # its file, the function that draws it, what it shows
+    asked: bool = False
 
     @property
     def limit(self) -> float:
@@ -83,5 +87,6 @@ PARTS: Final = (
             "Registrations done and their times, offered up to three times what the machine can do",
         ),
     ),
+    Part("agreement", "Our own load tool", 60, asked=True),
 )
 BY_NAME: Final = {part.name: part for part in PARTS}

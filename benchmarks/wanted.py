@@ -148,6 +148,8 @@ ROWS: Final = (
     Wanted("telling.share", "telling", "logging and metrics, share of a light request's CPU", "%", "≤", 15),
     Wanted("transfer.import", "transfer", "`regsvc user import`, people a second; beside COPY", "/s"),
     Wanted("transfer.export", "transfer", "`regsvc user export`, people a second; beside COPY", "/s"),
+    Wanted("agreement.rate", "agreement", "`regsvc bench` and wrk on `/livez`: requests/s apart by", "%", "≤", 10),
+    Wanted("agreement.time", "agreement", "`regsvc bench` and wrk on `/livez`: p50 apart by", "%", "≤", 10),
 )
 """In the order of the table. The bounds are those that the project set itself before anything was built."""
 
