@@ -195,6 +195,8 @@ class Person:
         """Show codes that are nobody's but by chance."""
         copies = self.rng.choice((1, 1, 1, 3, 7))
         await self.at_once(copies, lambda: self._show(Secret(f"{self.rng.randrange(10**6):06}"), "guesses"))
+        if self.mails(Letter.ACTIVATION) and self.rng.random() < 0.3:
+            await self.activate()
 
     async def _show(self, code: Secret, what: str) -> None:
         password, key = self.password, self.email.key

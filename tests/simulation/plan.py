@@ -59,7 +59,7 @@ class Plan:
         ]
         bad = rng.choice((0, 0, 1, 4))
         relaying: tuple[tuple[Relaying, int], ...] = (
-            ("accept", 12), ("slow", 4), ("4xx", bad), ("5xx", rng.choice((0, 0, bad))), ("nobody", bad),
+            ("accept", 12), ("slow", 4), ("4xx", bad), ("5xx", rng.choice((0, bad))), ("nobody", bad),
             ("silent", rng.choice((0, bad))), ("drop", bad), ("hush", rng.choice((0, bad))),
         )  # fmt: skip
         fails, hangs_up = rng.choice((0.0, 0.0, 0.01, 0.05)), rng.choice((0.0, 0.1, 0.3))
