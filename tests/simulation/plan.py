@@ -101,7 +101,7 @@ class Gate:
             self._leave()
         if rng.random() < self.plan.waits:
             await trio.sleep(rng.expovariate(100))
-        else:
+        elif rng.random() < 0.75:
             await trio.lowlevel.checkpoint()
         while self.hanging and not self.dead:  # noqa: ASYNC110 - time passes until it is over
             await trio.sleep(0.25)

@@ -116,7 +116,7 @@ class _Town:
                         striking.start_soon(self._strike, misfortune)
                     async with trio.open_nursery() as people:
                         for person in self._people():
-                            people.start_soon(person.live, self.rng.randint(3, 10))
+                            people.start_soon(person.live, self.rng.randint(3, 8))
                     await trio.sleep(self.rng.choice((0, 1, 1, 20)))
                     striking.cancel_scope.cancel(reason="health begins")
                 await self._recover()
