@@ -1,12 +1,10 @@
 """An open-loop load generator, to be run in a process of its own: `python -m benchmarks.openloop < PLAN > SEEN`.
 
-Each request has its time before the first one is sent, whether those before it were answered or not, as people have
-who know nothing of each other; and it took what passed since that time, so that no wait goes unseen. Whether the
-generator kept to its times is told with each request: `late`. By hand, for k6 wants a core to itself, and there are
-as few here as the service has.
+It is that of `regsvc bench` (when requests are sent, and how HTTP is spoken), with streams of several kinds beside each
+other, and each request told by itself: when it was due, and what passed since then until its answer was there, so that
+no wait goes unseen. Whether the generator kept to its times is told with it: `late`.
 """
 
-import gc
 import json
 import random
 import sys
@@ -15,10 +13,16 @@ from dataclasses import dataclass, field
 
 import trio
 
-from benchmarks.client import Client
+from regsvc.cli.bench.alarm import open_alarm
+from regsvc.cli.bench.generator import come, rare_garbage
+from regsvc.cli.bench.lines import Lines
+from regsvc.cli.bench.record import Recorder
+from regsvc.cli.bench.target import Target, target
+from regsvc.cli.bench.wire import Answer, NotHttp, connect, request
 
 PATIENCE = 60.0  # seconds, unless the plan says something else
 HEAD_START = 0.2  # seconds from the start to the first request
+ANY = 1 << 30  # connections
 
 
 @dataclass(frozen=True)
@@ -58,54 +62,62 @@ class Seen:
 class Generator:
     """What sends them. People have a connection each; who asks again and again keeps his."""
 
-    port: int
+    to: Target
     patience: float = PATIENCE
     seen: list[Seen] = field(default_factory=list)
-    kept: list[Client] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.kept = Lines(self.to, ANY, Recorder(1.0))
 
     async def run(self, streams: list[Stream], seconds: float) -> None:
-        due = sorted((at, n, stream) for stream in streams for n, at in enumerate(stream.times(seconds)))
-        began = trio.current_time() + HEAD_START
-        async with trio.open_nursery() as nursery:
-            for at, number, stream in due:
-                await trio.sleep_until(began + at)
-                nursery.start_soon(self._send, stream, number, began, at, name=stream.kind)
+        plan = sorted((at, n, stream) for stream in streams for n, at in enumerate(stream.times(seconds)))
+        arrivals = ((at, (number, stream)) for at, number, stream in plan)
+        self.began = trio.current_time() + HEAD_START
+        with open_alarm() as wait, rare_garbage():
+            await come(arrivals, self._send, began=self.began, wait=wait)
+        self.kept.close()
 
-    async def _send(self, stream: Stream, number: int, began: float, due: float) -> None:
-        late = trio.current_time() - began - due
-        http = Client(self.port) if stream.people or not self.kept else self.kept.pop()
+    async def _send(self, who: tuple[int, Stream], due: float) -> None:
+        number, stream = who
+        late = trio.current_time() - due
         status, retry_after = 0, None
         with trio.move_on_after(self.patience):
             try:
-                answer = await http.ask(stream.method, stream.path, *_said(stream, number))
-            except (OSError, trio.BrokenResourceError):
+                answer = await self._ask(stream, _written(self.to, stream, number))
+            except (OSError, trio.BrokenResourceError, NotHttp):
                 pass
             else:
-                status = answer.status
-                retry_after = float(answer.headers["retry-after"]) if "retry-after" in answer.headers else None
-        took = trio.current_time() - began - due
-        self.seen.append(Seen(stream.kind, due, late, took, status, retry_after))
-        if stream.people or not status:
-            await http.close()
-        else:
-            self.kept.append(http)
+                status, retry_after = answer.status, answer.retry_after
+        took = trio.current_time() - due
+        self.seen.append(Seen(stream.kind, due - self.began, late, took, status, retry_after))
+
+    async def _ask(self, stream: Stream, written: bytes) -> Answer:
+        if not stream.people:
+            return await self.kept.ask(written)
+        line = await connect(self.to)
+        try:
+            return await line.ask(written)
+        finally:
+            line.close()
 
 
-def _said(stream: Stream, number: int) -> tuple[object, str]:
-    """Return the body and the headers of a request."""
+def _written(to: Target, stream: Stream, number: int) -> bytes:
+    """Return a request as it is sent."""
     if stream.people is None:
-        return None, f"Authorization: Bearer {stream.token}\r\n" if stream.token else ""
+        who = (("Authorization", f"Bearer {stream.token}"),) if stream.token else ()
+        return request(to, stream.method, stream.path, None, *who)
     form = {"email": f"{stream.people}-{number}@example.test", "password": "a password of some length"}
     octets = ".".join(str(number >> shift & 255) for shift in (16, 8, 0))
-    return form, f"X-Forwarded-For: 10.{octets}\r\n"  # a household each
+    household = ("X-Forwarded-For", f"10.{octets}")  # each its own
+    return request(to, stream.method, stream.path, json.dumps(form).encode(), household)
 
 
 def main() -> None:
     """Read a plan, do it, write what was seen."""
     plan = json.load(sys.stdin)
     streams = [Stream(**stream) for stream in plan["streams"]]
-    generator = Generator(plan["port"], plan.get("patience", PATIENCE))
-    gc.disable()
+    to = target(f"http://127.0.0.1:{plan['port']}", mine=False)
+    generator = Generator(to, plan.get("patience", PATIENCE))
     trio.run(generator.run, streams, plan["seconds"])
     json.dump([vars(one) for one in generator.seen], sys.stdout)
 

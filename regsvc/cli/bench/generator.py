@@ -72,7 +72,7 @@ class Generator:
         self.began = trio.current_time() + HEAD_START
         recorder.since = self.began + plan.warm_up
         recorder.until = recorder.since + plan.duration
-        with self.alarm() as wait, _rare_garbage():
+        with self.alarm() as wait, rare_garbage():
             try:
                 async with trio.open_nursery() as beside:
                     beside.start_soon(self._watch, name="processor time")
@@ -122,7 +122,7 @@ class Generator:
 
 
 @contextmanager
-def _rare_garbage() -> Iterator[None]:
+def rare_garbage() -> Iterator[None]:
     """Look for garbage rarely, and never in what was there before: it stops everything for a while."""
     before = gc.get_threshold()
     gc.collect()
