@@ -104,6 +104,7 @@ def test_a_run_in_which_nothing_was_good_has_a_page_too() -> None:
     recorder.steps["x"]["refused"].record(0.001)
     text = report(ran(recorder))
     assert "no answer" in text
+    assert "good answers" in text
     assert len(SVG.findall(text)) == 4
     assert beside(ran(recorder), ran(), ("a", "b"))
 

@@ -85,10 +85,10 @@ def nines(count: int) -> Axis:
     return Axis("percentile", 0.0, high, tuple(mark for mark in marks if mark[0] <= high + 1e-9))
 
 
-def chart(label: str, x: Axis, y: Axis, series: Sequence[Series]) -> str:
-    """Return lines in a frame, with their legend above."""
+def chart(label: str, x: Axis, y: Axis, series: Sequence[Series], *, note: str = "") -> str:
+    """Return lines in a frame, with their legend above; `note`: what is to be known of them."""
     drawn = [part for one in series for part in _line(x, y, one)]
-    return _figure(label, [(one.name, one.colour, one.dash) for one in series], [*_frame(x, y), *drawn])
+    return _figure(label, [(one.name, one.colour, one.dash) for one in series], [*_frame(x, y), *drawn], note)
 
 
 def stacked(label: str, x: Axis, y: Axis, layers: Sequence[tuple[str, str, Sequence[float]]], width: float) -> str:
@@ -118,15 +118,16 @@ def plain(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
-def _figure(label: str, legend: Iterable[tuple[str, str, bool]], parts: Iterable[str]) -> str:
+def _figure(label: str, legend: Iterable[tuple[str, str, bool]], parts: Iterable[str], note: str = "") -> str:
     keys = "".join(
         f'<li><svg class="key" viewBox="0 0 24 8" aria-hidden="true"><path class="l {colour}{" d" if dash else ""}" '
         f'd="M1 4H23"/></svg>{escape(name)}</li>'
         for name, colour, dash in legend
     )
     inner = "\n".join(parts)
+    words = f"{escape(label)}<small>{escape(note)}</small>" if note else escape(label)
     return (
-        f'<figure><figcaption>{escape(label)}</figcaption><ul class="legend">{keys}</ul>'
+        f'<figure><figcaption>{words}</figcaption><ul class="legend">{keys}</ul>'
         f'<svg viewBox="0 0 {WIDE:g} {HIGH:g}" role="img" aria-label="{escape(label)}">\n{inner}\n</svg></figure>'
     )
 

@@ -45,9 +45,7 @@ def beside(one: Run, other: Run, names: tuple[str, str]) -> str:
     runs = [(f"A {names[0]}", one), (f"B {names[1]}", other)]
     steps = [step for step in one.steps if _good(one, step).count and _good(other, step).count]
     charts = [_percentiles(f"{step}, by percentile", runs, step) for step in steps]
-    charts += [
-        _p99s(f"{step}, p99 over time (of fewer than 100 in an interval the slowest)", runs, step) for step in steps
-    ]
+    charts += [_p99s(f"{step}, p99 over time", runs, step) for step in steps]
     charts.append(_answers(runs))
     body = [
         "".join(f"<p class=lead><b>{escape(name)}</b>: {escape(heading(run))}</p>" for name, run in runs),
@@ -145,7 +143,7 @@ def _percentiles(label: str, runs: Sequence[tuple[str, Run]], only: str | None =
     x = nines(max((found.count for _, found, _, _ in lines), default=1))
     series = [_curve(name, found, colour, dash=dash) for name, found, colour, dash in lines]
     values = [point[1] for one in series for point in one.points if point is not None]
-    return chart(label, x, times(values), series)
+    return chart(label, x, times(values), series, note="good answers")
 
 
 def _curve(name: str, found: Histogram, colour: str, *, dash: bool) -> Series:
@@ -175,9 +173,13 @@ def _over_time(run: Run) -> str:
         if len(run.timeline.steps) <= FEW:
             series.append(_times(f"{step}, p50", colour, run, curves["p50"], dash=True))
     values = [point[1] for one in series for point in one.points if point is not None]
-    each = f"each {run.timeline.interval:g} s, by when it was due; of fewer than 100 the slowest is the p99"
-    label = f"How long it took, over time ({each})"
-    return chart(label, over_time(run.seconds), times(values), series)
+    note = _noted(run)
+    return chart("How long it took, over time", over_time(run.seconds), times(values), series, note=note)
+
+
+def _noted(run: Run) -> str:
+    each = f"good answers of each {run.timeline.interval:g} s, by when they were due"
+    return f"{each}; of fewer than 100, p99 is the slowest"
 
 
 def _p99s(label: str, runs: Sequence[tuple[str, Run]], step: str) -> str:
@@ -186,7 +188,8 @@ def _p99s(label: str, runs: Sequence[tuple[str, Run]], step: str) -> str:
         for number, (name, run) in enumerate(runs)
     ]
     values = [point[1] for one in series for point in one.points if point is not None]
-    return chart(label, over_time(max(run.seconds for _, run in runs)), times(values), series)
+    x = over_time(max(run.seconds for _, run in runs))
+    return chart(label, x, times(values), series, note=_noted(runs[0][1]))
 
 
 def _times(name: str, colour: str, run: Run, curve: Curve, *, dash: bool = False) -> Series:
@@ -226,9 +229,10 @@ def _statuses(run: Run) -> str:
         ("no answer" if name == "none" else name, CLASS_COLOURS[name], _per_second(run, counts))
         for name, counts in run.timeline.answered.items()
     ]
-    answered = _answered(run)
-    x = over_time(max(run.seconds, len(answered) * run.timeline.interval))
-    y = linear("per s", max([*answered, 1.0]) * 1.05)
+    points = max((len(values) for _, _, values in layers), default=0)
+    sums = [sum(values[at] for _, _, values in layers if at < len(values)) for at in range(points)]
+    x = over_time(max(run.seconds, points * run.timeline.interval))
+    y = linear("per s", max([*sums, 1.0]) * 1.05)
     return stacked("What was answered, over time", x, y, layers, run.timeline.interval)
 
 
@@ -239,7 +243,8 @@ def _line(name: str, colour: str, run: Run, values: Sequence[float], *, dash: bo
 
 
 def _answered(run: Run) -> list[float]:
-    counts = [*run.timeline.answered.values()]
+    """Return how many requests were answered each second, whatever the answer."""
+    counts = [counts for name, counts in run.timeline.answered.items() if name != "none"]
     points = max((len(one) for one in counts), default=0)
     return _per_second(run, [sum(one[at] for one in counts if at < len(one)) for at in range(points)])
 

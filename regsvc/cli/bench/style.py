@@ -31,6 +31,7 @@ thead th { color: var(--quiet); font-weight: 500; font-size: 0.9rem; } tbody th 
 figure { margin: 0; padding: 0.9rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   min-width: 0; break-inside: avoid; }
 figcaption { font-weight: 600; }
+figcaption small { display: block; font-weight: 400; color: var(--quiet); }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 0.1rem 1rem; margin: 0.3rem 0; padding: 0;
   color: var(--quiet); font-size: 0.85rem; }
 .legend .key { width: 24px; height: 8px; margin-right: 0.35rem; vertical-align: middle; }
