@@ -22,7 +22,7 @@ from tests.letters import code_for
 from tests.postgres import temporary_cluster, temporary_folder
 from tests.service import running
 
-ROUNDS: Final = 5
+ROUNDS: Final = 4
 SECONDS: Final = 2.0  # of each turn
 WARM_UP: Final = 0.5
 OURS: Final = "regsvc"

@@ -37,7 +37,7 @@ class Part:
     @property
     def limit(self) -> float:
         """Seconds after which something hangs."""
-        return 2 * self.budget + 60
+        return 3 * self.budget + 60
 
     @property
     def module(self) -> Module:
@@ -60,13 +60,13 @@ class Part:
 
 PARTS: Final = (
     Part("starting", "Starting", 20),
-    Part("memory", "Memory", 35),
+    Part("memory", "Memory", 40),
     Part("telling", "Logging and metrics", 40),
-    Part("light", "Light requests", 90, ("light.svg", "bars:draw_light", "Light requests a second of one worker")),
+    Part("light", "Light requests", 75, ("light.svg", "bars:draw_light", "Light requests a second of one worker")),
     Part("adapter", "The database adapter", 50, ("adapter.svg", "bars:draw_adapter", "What a query costs, each way")),
     Part("mail", "Mail", 75),
-    Part("transfer", "Moving people", 45),
-    Part("full", "A full database", 90),
+    Part("transfer", "Moving people", 35),
+    Part("full", "A full database", 70),
     Part(
         "registrations",
         "Registrations",
@@ -80,7 +80,7 @@ PARTS: Final = (
     Part(
         "overload",
         "Overload",
-        200,
+        180,
         (
             "overload.svg",
             "curve:draw",

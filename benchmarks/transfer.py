@@ -26,7 +26,7 @@ from regsvc.store.embedded import open_embedded
 from regsvc.store.migrations import migrate
 from regsvc.trio_asyncpg import open_connection
 
-USERS: Final = 100_000
+USERS: Final = 50_000
 ROUNDS: Final = 2
 DIGITS: Final = "./" + string.ascii_letters + string.digits  # of bcrypt's base64
 LIMIT: Final = 600.0  # seconds for one verb
