@@ -82,6 +82,10 @@ def test_even_arrivals_are_even(rate: float) -> None:
     assert all(later - earlier == pytest.approx(1 / rate) for earlier, later in pairwise(times))
 
 
+def test_in_a_closed_loop_nobody_is_due() -> None:
+    assert [*plan(rate=None).times()] == []
+
+
 def test_random_arrivals_have_their_rate_and_their_seed() -> None:
     some = [[*plan(rate=200.0, duration=50.0, arrivals="random", seed=seed).times()] for seed in (1, 1, 2)]
     assert some[0] == some[1] != some[2]

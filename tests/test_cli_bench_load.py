@@ -339,3 +339,23 @@ async def test_what_is_no_token_opens_nothing(said: Any) -> None:
         await journey(place.to, place.plan)(Person(place, 1, trio.current_time()))
         assert done(place) == {"login": ["200"], "me": ["401"]}
     assert scenarios._object(b"<html>") == {}
+
+
+async def test_a_letter_that_was_made_earlier_and_comes_later_is_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regsvc.cli.bench.codes.EVERY", 0.01)
+    async with against("activate") as (fake, place):
+        early, late = (Person(place, number, trio.current_time()) for number in (1, 2))
+        assert await register(early)
+        held = [fake._mails.pop(0), fake._mails.pop(0)]
+        assert await register(late)
+        for number, mail in enumerate(fake._mails, 2):
+            mail["id"] = f"{number:08}"
+        assert await late.code(late.email) == CODE
+        fake._mails[:0] = held
+        assert await early.code(early.email) == CODE
+        for number in range(3, 23):  # and what was read long ago is not kept in mind
+            assert await register(person := Person(place, number, trio.current_time()))
+            assert await person.code(person.email) == CODE
+            await trio.sleep(0.03)
+        assert place.codes is not None
+        assert len(place.codes._known) < 30

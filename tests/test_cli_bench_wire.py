@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -192,6 +193,30 @@ async def test_a_connection_that_was_closed_meanwhile_is_no_error(idle: float, m
         assert (await lines.ask(GET)).status == 200
         assert lines.opened == 2
         lines.close()
+
+
+async def test_a_connection_that_was_idle_for_long_is_used_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regsvc.cli.bench.lines.IDLE", 0.0)
+    async with serving([OK, OK]) as (_, to):
+        lines = Lines(to, 4, Recorder(1.0))
+        for _ in range(2):
+            assert (await lines.ask(GET)).status == 200
+        assert lines.opened == 1
+        lines.close()
+
+
+async def test_a_connection_that_was_reset_is_stale() -> None:
+    async with trio.open_nursery() as nursery:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            line = await connect(at(server.getsockname()[1]))
+            other, _ = server.accept()
+            assert not line.is_stale()
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            other.close()  # with a reset
+            await trio.lowlevel.wait_readable(line.sock)
+            assert line.is_stale()
+            line.close()
+        nursery.cancel_scope.cancel(reason="the test is over")
 
 
 async def test_a_request_that_was_not_answered_is_sent_once() -> None:

@@ -38,6 +38,7 @@ def command(service: Service, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "regsvc", "bench", service.url, "--warm-up", "0", *arguments]
 
 
+@pytest.mark.timeout(60)  # a service is started, and a run takes its seconds, on however busy a machine
 def test_people_register_read_their_code_activate_and_log_in(service: Service) -> None:
     words = ("--scenario", "mixed", "--rate", "12", "--duration", "4s", "--accounts", "2", "--seed", "5")
     asked = command(service, *words, "--json", "a.json", "--html", "a.html")
@@ -56,6 +57,7 @@ def test_people_register_read_their_code_activate_and_log_in(service: Service) -
     assert "<svg" in (service.folder / "a.html").read_text()
 
 
+@pytest.mark.timeout(60)  # likewise
 def test_who_meets_limits_is_told_what_lifts_them(service: Service) -> None:
     asked = command(service, "--scenario", "register", "--rate", "40", "--duration", "2s")
     done = subprocess.run(asked, cwd=service.folder, capture_output=True, text=True, timeout=60, check=False)
@@ -64,6 +66,7 @@ def test_who_meets_limits_is_told_what_lifts_them(service: Service) -> None:
     assert "REGSVC_ENABLE_RATE_LIMITING=false" in done.stderr
 
 
+@pytest.mark.timeout(60)  # likewise
 def test_ctrl_c_on_a_terminal_shows_what_there_is(service: Service) -> None:
     ours, theirs = pty.openpty()
     environ = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100"}

@@ -6,6 +6,7 @@ One task asks for all who wait: each asking for his own letter would be more loa
 import json
 import os
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from regsvc.cli.bench.wire import Line, NotHttp, connect, request
 EVERY: Final = 0.1  # seconds between two looks while somebody waits: what a code's time is exact to
 PAGE: Final = 25  # letters
 PAGES: Final = 40  # looked through at most, each time
+LOOKS: Final = 10  # after which nothing older than what was seen then is expected
 PATH: Final = "/dev/mail/messages"
 _FAILS: Final = (trio.BrokenResourceError, NotHttp, ValueError, KeyError, TypeError)
 _CODE: Final = re.compile(r"(?m)^\s*(\d{4,10})\s*$")  # alone on its line
@@ -29,8 +31,10 @@ class Codes:
     to: Target
     ours: str
     _waiting: dict[str, trio.Event] = field(default_factory=dict)
-    _found: dict[str, str] = field(default_factory=dict)
-    _newest: str = ""  # the id up to which everything is read; ids rise
+    _found: dict[str, str] = field(default_factory=dict, repr=False)
+    _read: str = ""  # the id up to which everything is read; ids rise
+    _newest: deque[str] = field(default_factory=deque)  # of the latest looks
+    _known: set[str] = field(default_factory=set)  # ids above `_read` that are read already
     _bell: trio.Event = field(default_factory=trio.Event)
     _line: Line | None = None
 
@@ -59,7 +63,7 @@ class Codes:
                 "REGSVC_PROFILE=dev has one; the scenarios register and light do without",
                 1,
             )
-        self._newest = max((letter["id"] for letter in letters), default="")
+        self._read = max((letter["id"] for letter in letters), default="")
 
     async def hand_out(self) -> None:
         """Read the mailbox as long as somebody waits, until cancelled; what goes wrong there is tried again."""
@@ -69,25 +73,28 @@ class Codes:
                 self._bell = trio.Event()
                 while self._waiting:
                     try:
-                        await self._read()
+                        await self._look()
                     except (*_FAILS, OSError):
                         self._hang_up()  # whoever waits has his own patience
                     await trio.sleep(EVERY)
         finally:
             self._hang_up()
 
-    async def _read(self) -> None:
+    async def _look(self) -> None:
         """Read what is new, the newest first, and hand out the codes in it."""
-        newest = self._newest
         for page in range(PAGES):
             _, letters = await self._ask(page * PAGE, PAGE)
             for letter in letters or ():
-                newest = max(newest, letter["id"])
-                if letter["id"] > self._newest:
+                if letter["id"] > self._read and letter["id"] not in self._known:
+                    self._known.add(letter["id"])
                     self._take(letter["to"], letter["text"])
-            if not letters or len(letters) < PAGE or letters[-1]["id"] <= self._newest:
+            if not letters or len(letters) < PAGE or letters[-1]["id"] <= self._read:
                 break
-        self._newest = newest
+        # An id is made before its letter is there: of two made at once the later may be seen first.
+        self._newest.append(max(self._known, default=self._read))
+        if len(self._newest) > LOOKS:
+            self._read = self._newest.popleft()
+            self._known = {known for known in self._known if known > self._read}
 
     def _take(self, email: str, text: str) -> None:
         """Keep a code, also for somebody who has not asked yet: a letter may be quicker than its 201."""
