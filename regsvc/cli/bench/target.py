@@ -51,7 +51,7 @@ def target(url: str, *, mine: bool) -> Target:
     family, address = _look_up(parts.hostname, port)
     if not (mine or _is_loopback(address)):
         raise Cannot(
-            f"{parts.hostname} is {address[0]}, and not this machine: load on what is not yours is an attack. "
+            f"{parts.hostname} ({address[0]}) is not this machine, and load on what is not yours is an attack. "
             "If it is yours, say so with --i-own-this-host",
             2,
         )
