@@ -20,7 +20,7 @@ from benchmarks.figures import Found, Spread, percentile, progress, ratios, rota
 from regsvc.domain.values import Secret
 from regsvc.store.embedded import Cluster, open_embedded
 from regsvc.store.migrations import migrate
-from tests.postgres import temporary_database
+from tests.postgres import temporary_database, temporary_folder
 from tests.service import running
 
 ROWS: Final = 1_000_000
@@ -66,10 +66,13 @@ def _fill(cluster: Cluster, database: str, rows: int) -> None:
 
 
 @contextlib.contextmanager
-def _services(rows: int) -> Iterator[dict[str, int]]:
+def _services(rows: int, *, quick: bool = False) -> Iterator[dict[str, int]]:
     """Run one on the full database and one on the empty one; yield their ports."""
     with contextlib.ExitStack() as open_:
-        folder = Path(open_.enter_context(tempfile.TemporaryDirectory(prefix="regsvc-bench-")))
+        if quick:
+            folder = open_.enter_context(temporary_folder("regsvc-bench-"))
+        else:
+            folder = Path(open_.enter_context(tempfile.TemporaryDirectory(prefix="regsvc-bench-")))
         cluster = open_.enter_context(open_embedded(folder / "data"))
         ports = {}
         settings = {"PROFILE": "dev", "PASSWORD_ROUNDS": "4", "ENABLE_RATE_LIMITING": "false", "ROLES": "http"}
@@ -100,7 +103,7 @@ async def _register(port: int, name: str, number: int) -> list[float]:
 def measure(*, quick: bool = False) -> dict[str, Any]:
     """Let both take turns; return milliseconds, round by round."""
     rows, rounds, number, warm_up = (1_000, 1, 5, 1) if quick else (ROWS, ROUNDS, REGISTRATIONS, WARM_UP)
-    with _services(rows) as ports:
+    with _services(rows, quick=quick) as ports:
         times: dict[str, list[list[float]]] = {name: [] for name in ports}
         for port in ports.values():
             trio.run(_register, port, "warm", warm_up)

@@ -25,6 +25,7 @@ from regsvc.domain.values import Secret
 from regsvc.store.embedded import open_embedded
 from regsvc.store.migrations import migrate
 from regsvc.trio_asyncpg import open_connection
+from tests.postgres import temporary_folder
 
 USERS: Final = 50_000
 ROUNDS: Final = 2
@@ -81,7 +82,8 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
     seen: dict[str, list[float]] = {name: [] for name in ("import", "export", "again", "copy_in", "copy_out")}
     for turn in range(rounds):
         progress(f"round {turn + 1} of {rounds}: {users:,} people in and out")
-        with tempfile.TemporaryDirectory(prefix="regsvc-bench-") as name, open_embedded(Path(name, "data")) as cluster:
+        place = temporary_folder("regsvc-bench-") if quick else tempfile.TemporaryDirectory(prefix="regsvc-bench-")
+        with place as name, open_embedded(Path(name, "data")) as cluster:
             folder = Path(name)
             trio.run(migrate, Secret(cluster.dsn))
             with (folder / "users.ndjson").open("w") as file:
