@@ -87,6 +87,8 @@ def main(argv: list[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     _say(entries)
+    if words.quick:
+        print("It works; what --quick sees is no figure.")
     good = {name: entry for name, entry in entries.items() if not entry["error"]}
     written = not words.write or report.write(report.load() | good)
     if not missing("matplotlib"):
