@@ -265,7 +265,7 @@ ROWS: Final = (
         "e2e/test_rolling.py::test_one_instance_of_two_is_restarted_and_no_request_fails",
         "SIGTERM to one of two instances behind a proxy at 100 requests a second: no request fails",
         "restarts",
-        middle=4,
+        middle=3,
         large=50,
     ),
     Row(
@@ -273,7 +273,7 @@ ROWS: Final = (
         "e2e/test_rolling.py::test_a_hang_up_replaces_the_workers_and_no_request_fails",
         "SIGHUP to a service of two workers at 100 requests a second: no request fails",
         "reloads",
-        middle=4,
+        middle=3,
         large=50,
     ),
     Row(
@@ -290,7 +290,7 @@ ROWS: Final = (
         "simulation/test_simulation.py::test_every_invariant_holds_in_every_history",
         "flows, mailer, sweeper and hasher over fakes, with faults and a schedule from a seed",
         "seeds",
-        middle=20,
+        middle=10,
         large=1000,
         each=100,
     ),

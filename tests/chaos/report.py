@@ -160,8 +160,8 @@ def _share(rate: float) -> str:
     if rate <= 0:
         return "0 %"
     step = 10.0 ** (math.floor(math.log10(rate * 100)) - 1)
-    digits = max(0, -math.floor(math.log10(step)))
-    return f"{math.ceil(rate * 100 / step - 1e-9) * step:.{digits}f} %"
+    percent = math.ceil(rate * 100 / step - 1e-9) * step
+    return f"{percent:.{max(0, 1 - math.floor(math.log10(percent) + 1e-9))}f} %"
 
 
 def page(records: Sequence[Record]) -> str:
@@ -195,7 +195,9 @@ def picture(records: Sequence[Record]) -> str:
     for number, one in enumerate(rows):
         y = TOP + STEP * number + 8
         colour = "#c0392b" if one.violations else "#2471a3"
-        parts.append(f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end" fill="#222">{escape(one.row.fault)}</text>')
+        parts.append(
+            f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end" fill="#222">{escape(one.row.fault, quote=False)}</text>'
+        )
         parts.append(f'<line x1="{_x(0)}" y1="{y}" x2="{_x(one.bound)}" y2="{y}" stroke="{colour}" stroke-width="8"/>')
         parts.append(f'<text x="{_x(one.bound) + 8}" y="{y + 4}" fill="{colour}">{_share(one.bound)}</text>')
     return "\n".join([*parts, "</svg>", ""])

@@ -62,7 +62,15 @@ def test_the_bound_grows_with_what_went_wrong_and_ends_at_all() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "said"),
-    [(1.0, "100 %"), (0.0299, "3.0 %"), (0.002996, "0.30 %"), (0.00000300, "0.00030 %"), (0.0, "0 %"), (0.951, "96 %")],
+    [
+        (1.0, "100 %"),
+        (0.0299, "3.0 %"),
+        (0.002996, "0.30 %"),
+        (0.00000300, "0.00030 %"),
+        (0.0, "0 %"),
+        (0.951, "96 %"),
+        (0.000998, "0.10 %"),
+    ],
 )
 def test_a_share_is_rounded_up_to_two_digits(rate: float, said: str) -> None:
     assert report._share(rate) == said
