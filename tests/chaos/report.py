@@ -194,10 +194,8 @@ def picture(records: Sequence[Record]) -> str:
         parts.append(f'<text x="{x}" y="{height - 8}" text-anchor="middle" fill="#666">{label}</text>')
     for number, one in enumerate(rows):
         y = TOP + STEP * number + 8
-        colour = "#c0392b" if one.violations else "#2471a3"
-        parts.append(
-            f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end" fill="#222">{escape(one.row.fault, quote=False)}</text>'
-        )
+        colour, fault = "#c0392b" if one.violations else "#2471a3", escape(one.row.fault, quote=False)
+        parts.append(f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end" fill="#222">{fault}</text>')
         parts.append(f'<line x1="{_x(0)}" y1="{y}" x2="{_x(one.bound)}" y2="{y}" stroke="{colour}" stroke-width="8"/>')
         parts.append(f'<text x="{_x(one.bound) + 8}" y="{y + 4}" fill="{colour}">{_share(one.bound)}</text>')
     return "\n".join([*parts, "</svg>", ""])
