@@ -47,7 +47,7 @@ def done(figures: dict[str, int]) -> int:
 async def test_killed_at_random_moments_it_loses_nothing(
     service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted
 ) -> None:
-    cycles, kills = rounds or 3, list[float]()
+    cycles, kills = rounds or 2, list[float]()
     one = service()
     for cycle in range(cycles):
         await trio.to_thread.run_sync(one.start)

@@ -101,7 +101,7 @@ class Diary:
 async def test_killed_while_tokens_rotate_no_acknowledged_one_is_lost(
     service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted
 ) -> None:
-    cycles = rounds or 3
+    cycles = rounds or 2
     one = service(REFRESH_GRACE="60")  # a start takes a second or two, on a busy machine more
     await trio.to_thread.run_sync(one.start)
     async with trio.open_nursery() as nursery:

@@ -1,6 +1,6 @@
 """Whole histories from seeds: every invariant holds at the end of each, and a seed has one history.
 
-The small form runs 200 seeds; `--rounds N` a hundred times N.
+The small form runs 80 seeds; `--rounds N` a hundred times N.
 """
 
 import os
@@ -13,7 +13,7 @@ from tests.chaos.recording import Counted
 from tests.simulation import __main__ as command
 from tests.simulation.town import simulate
 
-SEEDS = 200
+SEEDS = 80
 ROUND = 100  # seeds
 NOTABLE = (  # what must happen in some of them, or they show little
     ": Registered", ": Activated", ": Noted", ": Admitted", ": Resent", " refreshes at ", "invalid_activation_code (",
