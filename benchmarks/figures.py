@@ -51,12 +51,16 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def ratios(ours: list[float], *theirs: list[float], best: str = "most") -> Spread | None:
-    """Return ours ÷ the best of theirs, round by round; `best`: whether the most or the least is."""
+    """Return ours ÷ the best of theirs, round by round; `best`: whether the most or the least is.
+
+    Rounds in which theirs got nothing done have no ratio.
+    """
     peers = [some for some in theirs if some]
     if not ours or not peers:
         return None
     pick = max if best == "most" else min
-    return Spread.of(mine / pick(others) for mine, *others in zip(ours, *peers, strict=True))
+    rounds = [(mine, pick(others)) for mine, *others in zip(ours, *peers, strict=True)]
+    return Spread.of(mine / other if other else math.nan for mine, other in rounds)
 
 
 def rotated(names: list[str], turn: int) -> list[str]:

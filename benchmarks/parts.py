@@ -70,7 +70,7 @@ PARTS: Final = (
     Part(
         "registrations",
         "Registrations",
-        190,
+        230,
         (
             "lanes.svg",
             "bars:draw_registrations",

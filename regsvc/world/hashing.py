@@ -11,7 +11,7 @@ from regsvc.adapters.crypto import Keys, Scheme, choose
 from regsvc.bcrypt_lanes import Engine, calibrate, open_engine
 from regsvc.settings import Settings
 
-CALIBRATION: Final = 0.06  # seconds of a core at each worker's start
+CALIBRATION: Final = 0.12  # seconds of a core at each worker's start
 
 
 async def open_hasher(settings: Settings, keys: tuple[Keys, Keys | None]) -> Hasher:
