@@ -91,6 +91,25 @@ class Heard:
         return len(drained)
 
 
+def spent_by_spare(supervisor: int, workers: int) -> int:
+    """Return the CPU time of the next worker to be, in ticks; -1: there is none."""
+    pids = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    if len(pids) <= workers:
+        return -1
+    try:
+        return sum(map(int, Path(f"/proc/{pids[-1]}/stat").read_text().split()[13:15]))
+    except OSError:  # it is gone since
+        return -1
+
+
+async def a_spare_waits(supervisor: int, workers: int) -> None:
+    """Wait until the next worker to be has imported all it needs: it computes no more."""
+    before, now = -1, spent_by_spare(supervisor, workers)
+    while now < 0 or now != before:
+        await trio.sleep(0.2)
+        before, now = now, spent_by_spare(supervisor, workers)
+
+
 def report(what: str, rounds: int, people: Crowd, **figures: object) -> None:
     """Print what a run counted."""
     counts = ", ".join(f"{count} {method}" for method, count in sorted(people.done.items()))
@@ -159,6 +178,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_no_later_request_fails(
             for nth in range(workers):
                 await until(partial(heard.serves, nth))
             for turn in range(rounds or 1):
+                await a_spare_waits(service.process.pid, workers)  # who is killed without one takes a whole start
                 known, nth = len(people.failed), len(heard.lines("worker_started"))
                 victim, killed_at = heard.pids()[turn % workers], trio.current_time()
                 os.kill(victim, signal.SIGKILL)
