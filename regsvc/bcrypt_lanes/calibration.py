@@ -1,6 +1,7 @@
 """How many lanes pay on this CPU: more of them fill a core better until its registers and its cache are full."""
 
 import secrets
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Final
 from regsvc.bcrypt_lanes.engine import PASSWORD_MAX, SALT_SIZE, Engine
 
 COST: Final = 4  # the least: two milliseconds for all lanes, and the same loop as any other cost
-# Of the best. The most lanes that come so near are taken: whoever keeps the core's other half busy at the start hides
-# what more of them bring; one too many costs a few hundredths, one too few a quarter.
+# Of the best. The middle one of those that come so near is taken, the higher of two: fewer look as good while somebody
+# keeps the core's other half busy, as at a start, and the most fill its cache once other threads hash beside this one.
 ENOUGH: Final = 0.95
 
 
@@ -44,4 +45,4 @@ def calibrate(
             least[lanes] = min(least[lanes], clock() - began)
     paces = [Pace(lanes, max(one, 1e-9)) for lanes, one in least.items()]
     best = max(pace.per_second for pace in paces)
-    return max(pace.lanes for pace in paces if pace.per_second >= best * ENOUGH), paces
+    return statistics.median_high(pace.lanes for pace in paces if pace.per_second >= best * ENOUGH), paces
