@@ -35,7 +35,7 @@ nothing of faults that nobody thought of, and little of a machine that is not li
 
 {hosts}
 
-`nox -s chaos` does all of it in some twenty minutes; `-- --large` as often as the large form, `-- --only TEXT` a part.
+`nox -s chaos` does all of it; `-- --large` as often as the large form, `-- --only TEXT` a part.
 
 {table}
 ![The upper bound of each row, on a logarithmic scale](reliability.svg)
