@@ -8,6 +8,8 @@ import math
 import ssl
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -22,6 +24,7 @@ from tests.smtp_sink import Received
 from tests.waiting import LOOK_EVERY, until, until_asked
 
 PASSWORD = "a password of some length"
+CLIENTS = 8  # of a crowd
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would load every authority there is for each client
 CODE_SECONDS: Final = 45.0  # how long a delivered code must live (I6); clients that get theirs later say so
 AGAIN_SECONDS: Final = 20.0  # within which a mail that is carried twice comes again
@@ -170,6 +173,17 @@ class Ledger:
             self.unavailable += 1
             await trio.sleep(min(1.0, float(answer.headers.get("retry-after", "1"))))
         return answer
+
+
+@asynccontextmanager
+async def clients(ledger: Ledger, one: Service) -> AsyncIterator[None]:
+    """People who register and activate while the block runs."""
+    async with trio.open_nursery() as nursery:
+        for number in range(CLIENTS):
+            nursery.start_soon(ledger.client, one, f"c{number}", name=f"client {number}")
+        await until(lambda: len(ledger.activated) >= CLIENTS)
+        yield
+        nursery.cancel_scope.cancel(reason="enough was seen")
 
 
 def dsn(service: Service) -> str:

@@ -6,8 +6,7 @@ answered, and nothing acknowledged is lost.
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import cycle, islice
 
@@ -29,14 +28,13 @@ from tests.chaos.fault_proxy import (
     open_fault_proxy,
 )
 from tests.chaos.invariants import hold
-from tests.chaos.ledger import PLAIN, Ledger, dsn, wait_carried
+from tests.chaos.ledger import PLAIN, Ledger, clients, dsn, wait_carried
 from tests.chaos.recording import Counted
 from tests.postgres import temporary_cluster
 from tests.service import Service
 from tests.smtp_sink import Sink
-from tests.waiting import until, until_asked, until_more
+from tests.waiting import until_asked, until_more
 
-CLIENTS = 8
 CONCURRENCY = 8  # conversations with the relay; MAIL_CONCURRENCY
 DEADLINE = 20.0  # seconds in which everybody is answered; REQUEST_DEADLINE
 MARGIN = 2.0  # seconds, for a busy machine
@@ -69,17 +67,6 @@ async def suffer(proxy: FaultProxy, rounds: int | None, octets: int, ledger: Led
         await until_more(partial(len, ledger.activated), seconds=HEALED)
         await trio.sleep(dice.uniform(0.1, longest / 4))
     return suffered
-
-
-@asynccontextmanager
-async def clients(ledger: Ledger, one: Service) -> AsyncIterator[None]:
-    """People who register and activate while the block runs."""
-    async with trio.open_nursery() as nursery:
-        for number in range(CLIENTS):
-            nursery.start_soon(ledger.client, one, f"c{number}", name=f"client {number}")
-        await until(lambda: len(ledger.activated) >= CLIENTS)
-        yield
-        nursery.cancel_scope.cancel(reason="enough was seen")
 
 
 @pytest.mark.timeout(0)

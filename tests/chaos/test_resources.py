@@ -4,8 +4,8 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +15,12 @@ import trio
 
 from tests.chaos import name_server
 from tests.chaos.invariants import hold
-from tests.chaos.ledger import PLAIN, Ledger, dsn, wait_carried
+from tests.chaos.ledger import CLIENTS, PLAIN, Ledger, clients, dsn, wait_carried
 from tests.chaos.recording import Counted
 from tests.service import Service
 from tests.smtp_sink import Sink
-from tests.waiting import until, until_asked, until_more
+from tests.waiting import until_asked, until_more
 
-CLIENTS = 8
 DISK = 160  # MiB: a new cluster, its log, and some room
 FULL = 60.0  # seconds until a disk without room is noticed: until pages and log that are there are full
 RECOVERED = 30.0  # seconds after there is room again
@@ -34,17 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Async generator 'httpx:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator object ByteStream:pytest.PytestWarning"),
 ]
-
-
-@asynccontextmanager
-async def clients(ledger: Ledger, one: Service) -> AsyncIterator[None]:
-    """People who register and activate while the block runs."""
-    async with trio.open_nursery() as nursery:
-        for number in range(CLIENTS):
-            nursery.start_soon(ledger.client, one, f"c{number}", name=f"client {number}")
-        await until(lambda: len(ledger.activated) >= CLIENTS)
-        yield
-        nursery.cancel_scope.cancel(reason="enough was seen")
 
 
 async def goes_on(ledger: Ledger, seconds: float = RECOVERED) -> None:
