@@ -17,16 +17,18 @@ import re
 import unicodedata
 from binascii import b2a_qp
 from dataclasses import dataclass, field
+from datetime import timedelta
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, parseaddr
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
-from regsvc.adapters.mail.words import FALLBACK, Words, read_layouts, read_words
+from regsvc.adapters.mail.layouts import Form, Layouts, mark
+from regsvc.adapters.mail.words import FALLBACK, Words, read_words
 from regsvc.domain.delivery import Letter, Rejected
-from regsvc.domain.values import Email, Flaw, Secret
+from regsvc.domain.values import Email, Flaw
 from regsvc.ports import Dispatch
 
 DIGITS_MIN: Final = 4  # the shortest code there is (40-config); a fixed text with a longer number would break rule 1
@@ -35,8 +37,12 @@ _DEVICE: Final = re.compile(r"[A-Za-z][A-Za-z -]{0,63}", re.ASCII)
 _RESET: Final = "/reset-password"  # under PUBLIC_URL: where people choose a new password
 _ACTIVATE: Final = "/activate"  # and where they activate with the token of a link
 _UNSAID: Final = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029<>()\[\],;:\\\"]")  # in an address of an envelope
-_BARE: Final = re.compile(rb"\0|\r(?!\n)|(?<!\r)\n")  # relays differ in what they take a bare one for
+_FACT: Final = "fact"
+KINDS_MAX: Final = 1_000  # of letters, languages and lifetimes; there are some twenty
 _BOUNDARY: Final = "=_part_of_letter_="  # never in quoted-printable; the library's own is a long run of digits
+
+_Kind: TypeAlias = tuple[str, Letter, timedelta | None, timedelta | None, int | None, frozenset[str]]
+"""What letters have in common whose words are the same: language, lifetimes, length of the code, what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ class Written:
             return "an address that is none on the wire"
         if not self.subject.isprintable():
             return "a subject of more than one line"
-        if _BARE.search(self.raw):
+        ends = self.raw.count(b"\r\n")  # relays differ in what they take a bare CR or LF for
+        if b"\0" in self.raw or not ends == self.raw.count(b"\r") == self.raw.count(b"\n"):
             return "a NUL or a bare line end in the letter"
         return None
 
@@ -91,7 +98,8 @@ class Letters:
             for tag, letters in self._words.items()
             for letter, words in letters.items()
         }
-        self._text, self._html = read_layouts()
+        self._layouts = Layouts()
+        self._forms: dict[_Kind, Form] = {}
         self._link = _fixed_link(public_url)
         self._reset = f"{self._link.rstrip('/')}{_RESET}"
         self._activate = f"{self._link.rstrip('/')}{_ACTIVATE}"
@@ -116,29 +124,58 @@ class Letters:
             return Rejected("not an e-mail address")
         to = f"{address.address.rpartition('@')[0]}@{address.key.rpartition('@')[2]}"
         words = self._words[self._language(dispatch.locale)][dispatch.letter]
-        said = self._said(dispatch, words)
-        text, html = self._text.render(said), self._html.render(said)
+        own = self._own(dispatch, words)
+        text, html = self._form(dispatch, words, frozenset(own)).fill(own)
         raw = self._raw(dispatch, words, to, text, html)
         return Written(self.sender, to, words.subject, text, html, raw)
 
-    def _said(self, dispatch: Dispatch, words: Words) -> dict[str, object]:
-        """Collect what the layouts are filled with."""
+    def _own(self, dispatch: Dispatch, words: Words) -> dict[str, str]:
+        """Collect what differs from mail to mail."""
         code = dispatch.code.reveal() if dispatch.code is not None else None
         digits = len(code) if code is not None else None
+        name = _presentable(dispatch.username, digits)
+        own = {"greeting": words.greeting.render(name=name) if name is not None else words.unnamed}
+        own |= {f"{_FACT}{n}": fact for n, fact in enumerate(_facts(dispatch, words))}
+        if code is None:
+            return own
+        own["code"] = code
+        if dispatch.letter is Letter.RESET:
+            # In the fragment, which browsers keep to themselves: no server on the way writes it down.
+            own["way"] = f"{self._reset}#token={code}"
+        if dispatch.link is not None and (way := _beside(self._activate, len(code))) is not None:
+            own["follow"] = f"{way}#{dispatch.link.reveal()}"
+        return own
+
+    def _form(self, dispatch: Dispatch, words: Words, own: frozenset[str]) -> Form:
+        """Find what the letters of its kind have in common, or make it: there are few kinds, lifetimes are settings."""
+        digits = len(dispatch.code.reveal()) if dispatch.code is not None else None
+        kind = words.language, dispatch.letter, dispatch.lifetime, dispatch.link_lifetime, digits, own
+        form = self._forms.get(kind)
+        if form is None:
+            if len(self._forms) >= KINDS_MAX:
+                self._forms.clear()
+            form = self._forms[kind] = self._layouts.form(self._said(dispatch, words, digits, own))
+        return form
+
+    def _said(self, dispatch: Dispatch, words: Words, digits: int | None, own: frozenset[str]) -> dict[str, object]:
+        """Collect what the layouts are filled with; what is a mail's own is marked."""
+
+        def marked(name: str) -> str | None:
+            return mark(name) if name in own else None
+
         return {
             "language": words.language,
             "subject": words.subject,
-            "greeting": words.greeting.render(name=_presentable(dispatch.username, digits)),
+            "greeting": marked("greeting"),
             "lead": words.lead,
-            "facts": _facts(dispatch, words),
-            # In the fragment, which browsers keep to themselves: no server on the way writes it down.
-            "way": f"{self._reset}#token={code}" if dispatch.letter is Letter.RESET else self._reset,
+            "facts": [mark(name) for name in sorted(own) if name.startswith(_FACT)],
+            "way": marked("way") or self._reset,
             "action": words.action,
             "bare": words.bare,
-            "code": code,
+            "code": marked("code"),
             "life": words.lives(dispatch.lifetime),
             "beside": words.stands_beside(dispatch.link_lifetime),
-            "follow": _beside(self._activate, code, dispatch.link),
+            "follow": marked("follow"),
             "following": words.following,
             "stranger": words.stranger,
             "footer": words.footer,
@@ -213,16 +250,14 @@ def _unless_numbered(text: str, digits: int | None) -> str | None:
     return None if digits is not None and _numbered(text, digits) else text
 
 
-def _beside(url: str, code: str | None, token: Secret | None) -> str | None:
-    """Return the link that stands beside a code; None: there is none, or some number in it is as long as the code.
+def _beside(url: str, digits: int) -> str | None:
+    """Return where a link that stands beside a code leads; None: some number in it is as long as the code.
 
     A port may begin with zeros (RFC 3986, 3.2.3), and browsers do not mind.
     """
-    if token is None or code is None:
-        return None
-    exactly = rf"(?<!\d)\d{{{len(code)}}}(?!\d)"
+    exactly = rf"(?<!\d)\d{{{digits}}}(?!\d)"
     way = re.sub(rf"(?<=:){exactly}(?=/)", r"0\g<0>", url)
-    return None if re.search(exactly, way) else f"{way}#{token.reveal()}"
+    return None if re.search(exactly, way) else way
 
 
 def _facts(dispatch: Dispatch, words: Words) -> list[str]:

@@ -1,4 +1,4 @@
-"""The words of the letters, a file a language (`templates/words/<BCP 47 tag>.toml`), and the two layouts they go into.
+"""The words of the letters, a file a language (`templates/words/<BCP 47 tag>.toml`).
 
 All that does not differ from mail to mail is rendered here, once; a translation that asks for what it does not get
 (a user's name in a subject, say) stops the start and not a mail.
@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import css_inline
 import jinja2
 
 from regsvc.domain.delivery import Letter
@@ -39,6 +38,7 @@ class Words:
     following: str | None  # on that link
     action: str | None  # on the way to a new password
     bare: str | None  # above a token that programs take
+    unnamed: str  # the greeting of whoever has no name
     greeting: jinja2.Template
     when: jinja2.Template
     device: jinja2.Template
@@ -122,6 +122,7 @@ def _words(tag: str, letter: Letter, made: Mapping[str, jinja2.Template]) -> Wor
         following=own["following"].render() if "following" in own else None,
         action=own["action"].render() if "action" in own else None,
         bare=own["bare"].render() if "bare" in own else None,
+        unnamed=made["greeting"].render(name=None),
         greeting=made["greeting"],
         when=made["when"],
         device=made["device"],
@@ -131,16 +132,7 @@ def _words(tag: str, letter: Letter, made: Mapping[str, jinja2.Template]) -> Wor
     for _, size, most in _UNITS:
         words.lives(timedelta(seconds=size * (most - 1)))
         words.stands_beside(timedelta(seconds=size * (most - 1)))
-    words.greeting.render(name=None)
+    words.greeting.render(name="somebody")
     words.happened(datetime.fromtimestamp(0, UTC))
     words.used(f"{BROWSER} on it")
     return words
-
-
-def read_layouts() -> tuple[jinja2.Template, jinja2.Template]:
-    """Compile the layouts, text and HTML; the style sheet is moved into the elements here, not in each mail."""
-    knobs = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "keep_trailing_newline": True}
-    text = jinja2.Environment(autoescape=False, **knobs)  # type: ignore[arg-type]  # noqa: S701 - it is plain text
-    html = jinja2.Environment(autoescape=True, **knobs)  # type: ignore[arg-type]  # a dict has one type of value
-    inlined = css_inline.inline((_TEMPLATES / "letter.html").read_text("utf-8"), load_remote_stylesheets=False)
-    return text.from_string((_TEMPLATES / "letter.txt").read_text("utf-8")), html.from_string(f"{inlined}\n")
