@@ -69,7 +69,6 @@ class Smtp:
         self._letters = letters
         self._context = relay.context or ssl.create_default_context()
         self._turns = trio.Semaphore(relay.concurrency, max_value=relay.concurrency)
-        self._threads = trio.CapacityLimiter(relay.concurrency)
         self._waiting: deque[tuple[float, Line]] = deque()  # since when; the longest waiting first
         self._returned = trio.Event()
         self._opened = self._reused = self._cut = 0
@@ -156,22 +155,25 @@ class Smtp:
             self._returned.set()
 
     async def _on_thread(self, line: Line, work: Callable[[Line], None]) -> None:
-        """Run `work` on a thread. Cancelled: the line is cut, and this waits for the thread, which ends at once."""
-        ended = False
+        """Run `work` on a thread. Cancelled: the line is cut, and this waits for the thread, which ends at once.
 
-        async def cut_when_cancelled() -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                if not ended:
-                    self._cut += 1
-                    line.cut()
+        As `trio.to_thread.run_sync` does it, but for the cut, which would take a nursery with a task of its own there.
+        """
+        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cut_when_cancelled, name="smtp cord")
-            await trio.to_thread.run_sync(work, line, limiter=self._threads)
-            ended = True
-            nursery.cancel_scope.cancel(reason="the conversation is over")
+        def deliver(result: Any) -> None:  # noqa: ANN401 - an outcome, which goes from one hand of Trio to the other
+            with suppress(trio.RunFinishedError):  # nobody waits any more
+                token.run_sync_soon(trio.lowlevel.reschedule, task, result)
+
+        def cut(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._cut += 1
+            line.cut()
+            return trio.lowlevel.Abort.FAILED  # it comes back when the thread does
+
+        await trio.lowlevel.checkpoint_if_cancelled()
+        trio.lowlevel.start_thread_soon(partial(work, line), deliver)
+        await trio.lowlevel.wait_task_rescheduled(cut)
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _tidy(self) -> None:
         """Say goodbye to lines that have waited long enough, until cancelled."""
