@@ -24,6 +24,7 @@ from regsvc.ports import (
     Notice,
     OutboxCounts,
     Partitioned,
+    Reclaimed,
     Swept,
     Unavailable,
 )
@@ -90,6 +91,7 @@ class Post:
     links: dict[UUID, tuple[bytes, datetime]] = field(default_factory=dict)
     contested: bool = False
     leases: list[int] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)  # how many were said to be sent at once, each time
     renewed: int = 0
 
     def post(
@@ -150,12 +152,13 @@ class Post:
                 for row in due[:limit]
             ]
 
-    async def reclaim(self) -> int:
+    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
         async with self.trouble.call():
-            lapsed = [row for row in self.rows.values() if row.state == "leased" and _past(row.lease_until)]
+            there = seen is not None and least <= now() - seen <= most
+            lapsed = [row for row in self.rows.values() if there and row.state == "leased" and _past(row.lease_until)]
             for row in lapsed:
                 row.state = "ready"
-            return len(lapsed)
+            return Reclaimed(len(lapsed), now())
 
     async def next_due(self) -> timedelta | None:
         async with self.trouble.call():
@@ -186,8 +189,11 @@ class Post:
                 return None
             return Minted(self.people[parcel.subject], None, None, None)
 
-    async def done(self, parcel: Parcel) -> None:
-        await self._end(parcel, "sent", None)
+    async def done(self, *parcels: Parcel) -> None:
+        self.written.append(len(parcels))
+        async with self.trouble.call():
+            for parcel in parcels:
+                self._close(parcel, "sent", None)
 
     async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:
         async with self.trouble.call():
@@ -196,17 +202,17 @@ class Post:
                 row.attempts -= refund
 
     async def dead(self, parcel: Parcel, reason: str) -> None:
-        await self._end(parcel, "dead", reason)
+        async with self.trouble.call():
+            self._close(parcel, "dead", reason)
 
     async def counts(self) -> OutboxCounts:
         async with self.trouble.call():
             states = self.states()
             return OutboxCounts(states.count("ready"), states.count("leased"), states.count("dead"), None)
 
-    async def _end(self, parcel: Parcel, state: str, reason: str | None) -> None:
-        async with self.trouble.call():
-            if row := self._held(parcel):
-                row.state, row.error = state, reason
+    def _close(self, parcel: Parcel, state: str, reason: str | None) -> None:
+        if row := self._held(parcel):
+            row.state, row.error = state, reason
 
     def _held(self, parcel: Parcel) -> Row | None:
         row = self.rows.get(parcel.id)

@@ -11,7 +11,7 @@ again. When it answered others meanwhile, it was not away, and the try counts.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from math import inf
@@ -43,7 +43,7 @@ SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that 
 AWAY_WAIT: Final = 0.1  # seconds between tries while the database is away, doubled up to AWAY_WAIT_MAX
 AWAY_WAIT_MAX: Final = 1.0
 DRAIN_AWAY: Final = 2.0  # seconds of a drain in which a database that is away is waited for, with nothing in hand
-CATCH_UP: Final = 3.0  # seconds after an outage of the database, and after the start, in which nothing is reclaimed
+CATCH_UP: Final = 3.0  # seconds from the first sight of the database, at the start or again, until leases are reclaimed
 CONTESTED_WAIT: Final = 0.1  # seconds; a due mail that we could not lease is being taken by another mailer
 
 
@@ -101,6 +101,15 @@ class _Trip:
         return self.parcel.leased_at + timedelta(seconds=trio.current_time() - self.began)
 
 
+@dataclass(eq=False, slots=True)
+class _Batch:
+    """Parcels that were sent, to be written down by one statement."""
+
+    parcels: list[Parcel] = field(default_factory=list)
+    tried: bool = False
+    written: bool = False
+
+
 class _Courier:
     """One life of the mailer."""
 
@@ -113,10 +122,12 @@ class _Courier:
         self._channel = Channel(pace.jitter)
         self._trips: set[_Trip] = set()
         self._unwritten = 0  # results that the database has not taken yet
+        self._batch = _Batch()  # the next one to be written
+        self._pen = trio.Lock()
         self._wake, self._woken = trio.open_memory_channel[None](1)
         self._ring = bell_rope(self._wake)
         self._poll_at = trio.current_time()
-        self._reclaim_at = self._poll_at + CATCH_UP
+        self._seen: datetime | None = None  # when, on the database's clock, it was last asked for lapsed leases
         self._more = False  # the last lease was as large as there was room: more may wait
         self._sent_before: int | None = None  # when the drain began; None while nobody asked for one
         self._patient_until = inf  # on Trio's clock: how long a drain waits for the database
@@ -139,7 +150,7 @@ class _Courier:
                 try:
                     await self._mailbag.renew(parcels, self._pace.lease)
                 except Unavailable as away:
-                    observe.database_away(str(away))
+                    observe.database_away(away.why)
 
     async def lead(self, nursery: trio.Nursery) -> None:
         """Lease and send until drained."""
@@ -151,9 +162,7 @@ class _Courier:
                     return
                 backoff = AWAY_WAIT
             except Unavailable as away:
-                observe.database_away(str(away))
-                if backoff > AWAY_WAIT:  # not the first time: this one may outlast leases
-                    self._reclaim_at = trio.current_time() + CATCH_UP
+                observe.database_away(away.why)
                 if not self._trips and trio.current_time() >= self._patient_until:
                     self._note_drained(None)  # what waits there, the next mailer will find
                     return
@@ -206,16 +215,22 @@ class _Courier:
         if now < self._poll_at:
             return
         # A lapsed lease may be of a mail that was sent, and that is written down first: by us, or by another mailer
-        # whose leases an outage of the database outlasted, and who tries again within AWAY_WAIT_MAX, as we do.
-        if self._unwritten or now < self._reclaim_at:
-            self._poll_at = now + AWAY_WAIT_MAX if self._unwritten else self._reclaim_at
+        # whose leases an outage of the database outlasted, and who tries again within AWAY_WAIT_MAX, as we do. Nobody
+        # who was away himself, or stood still, knows of such an outage; so who was not there for as long as a lease
+        # lasts that could not be renewed takes nothing, until CATCH_UP after his return.
+        if self._unwritten:
+            self._poll_at = now + AWAY_WAIT_MAX
             return
-        mails = await self._mailbag.reclaim()
+        pace, seen = self._pace, self._seen
+        most = pace.lease - pace.renew
+        found = await self._mailbag.reclaim(seen, least=timedelta(seconds=CATCH_UP), most=most)
         observe.database_back()
-        self._poll_at = now + self._pace.poll.total_seconds()
-        if mails:
-            self._tally.note(reclaimed=mails)
-            observe.emit("outbox_reclaimed", mails=mails)
+        there = seen is not None and found.at - seen <= most
+        self._seen = found.at
+        self._poll_at = trio.current_time() + (pace.poll.total_seconds() if there else CATCH_UP)
+        if found.mails:
+            self._tally.note(reclaimed=found.mails)
+            observe.emit("outbox_reclaimed", mails=found.mails)
 
     async def _account(self) -> None:
         """Say how the drain ended."""
@@ -224,7 +239,7 @@ class _Courier:
             counts = await self._mailbag.counts()
             left = counts.ready + counts.leased
         except Unavailable as away:
-            observe.database_away(str(away))
+            observe.database_away(away.why)
         self._note_drained(left)
 
     def _note_drained(self, left: int | None) -> None:
@@ -260,7 +275,7 @@ class _Courier:
         try:
             outcome = await self._hand_over(trip)
         except Unavailable as away:  # the database; nothing was sent
-            observe.database_away(str(away))
+            observe.database_away(away.why)
             return Again(timedelta(seconds=AWAY_WAIT_MAX), str(away), refund=True)
         except Exception as bug:  # noqa: BLE001 - one poisoned mail must not stop the others; it is logged and put off
             observe.exception("mail_failed", bug, **facts(trip.parcel))
@@ -302,25 +317,22 @@ class _Courier:
         match outcome:
             case Outage(reason) if self._channel.answers == trip.answers:
                 self._channel.away(trip.era, reason)
-                self._note_outages()
+                self._tally.note_outages(self._channel.outages)
             case Outage(reason):  # Rule 4
                 return Deferred(reason)
             case Accepted() | Deferred() | Rejected():
                 self._channel.answered()
-                self._note_outages()
+                self._tally.note_outages(self._channel.outages)
             case _:
                 assert_never(outcome)
         return outcome
-
-    def _note_outages(self) -> None:
-        self._tally.note(outages=self._channel.outages - self._tally.statistics().outages)
 
     async def _settle(self, trip: _Trip, judged: Verdict) -> None:
         parcel, mailbag = trip.parcel, self._mailbag
         match judged:
             case Done():
                 self._tally.note(sent=1)
-                await self._write(partial(mailbag.done, parcel))
+                await self._write(self._sent(parcel))
             case Again(wait, reason, refund):
                 self._tally.note(deferred=1)
                 wait_s = round(wait.total_seconds(), 3)
@@ -333,6 +345,26 @@ class _Courier:
                 await self._write(partial(mailbag.dead, parcel, reason))
             case _:
                 assert_never(judged)
+
+    def _sent(self, parcel: Parcel) -> Callable[[], Awaitable[None]]:
+        """Return what writes down that it was sent, together with all whose turn comes meanwhile.
+
+        What could not be written together is written each on its own, so that none waits for another's row.
+        """
+        batch = self._batch
+        batch.parcels.append(parcel)
+
+        async def write() -> None:
+            if not batch.tried:
+                async with self._pen:
+                    if not batch.tried:
+                        batch.tried, self._batch = True, _Batch()
+                        await self._mailbag.done(*batch.parcels)
+                        batch.written = True
+            if not batch.written:
+                await self._mailbag.done(parcel)
+
+        return write
 
     async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
         """Write a result down, however long the database is away; Rule 1."""
@@ -347,7 +379,7 @@ class _Courier:
                         return
                     observe.database_away(f"no answer within {SETTLE:g} s")
                 except Unavailable as away:
-                    observe.database_away(str(away))
+                    observe.database_away(away.why)
                 await trio.sleep(wait)
                 wait = min(wait * 2, AWAY_WAIT_MAX)
         finally:

@@ -1,8 +1,9 @@
 """The mailer's knobs and its count; both outlive its restarts."""
 
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -32,7 +33,11 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The mailer's knobs. `timeout` is the transport's own deadline for a mail; `jitter` gives numbers in [0, 1)."""
+    """The mailer's knobs. `timeout` is the transport's own deadline for a mail; `jitter` gives numbers in [0, 1).
+
+    Lapsed leases are looked for each `poll`. That is shorter than `lease` less `renew`, which is what a lease lasts at
+    least that can be renewed no more.
+    """
 
     concurrency: int = 8
     timeout: timedelta = timedelta(seconds=10)
@@ -98,14 +103,20 @@ class Tally:
     """What the mailer of this process does and has done; outlives its restarts."""
 
     def __init__(self) -> None:
-        self._now = CourierStatistics()
+        self._counts: Counter[str] = Counter()
+        self._drained: Drained | None = None
 
     def statistics(self) -> CourierStatistics:
         """Count."""
-        return self._now
+        return CourierStatistics(**self._counts, drained=self._drained)
 
     def note(self, *, drained: Drained | None = None, **counts: int) -> None:
         """Add `counts` to what was counted before."""
-        self._now = replace(self._now, **{name: getattr(self._now, name) + n for name, n in counts.items()})
+        for name, n in counts.items():
+            self._counts[name] += n
         if drained is not None:
-            self._now = replace(self._now, drained=drained)
+            self._drained = drained
+
+    def note_outages(self, outages: int) -> None:
+        """Say how often in a row the relay has been away."""
+        self._counts["outages"] = outages

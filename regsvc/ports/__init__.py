@@ -16,6 +16,7 @@ from regsvc.ports.delivery import (
     MailRow,
     Minted,
     OutboxCounts,
+    Reclaimed,
     Transport,
 )
 from regsvc.ports.operations import (
@@ -77,6 +78,7 @@ __all__ = [
     "Probe",
     "Quotas",
     "Receipts",
+    "Reclaimed",
     "Roll",
     "Roster",
     "Running",

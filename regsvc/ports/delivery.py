@@ -42,6 +42,14 @@ class OutboxCounts:
     oldest: timedelta | None
 
 
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """So many `mails` are ready again; `at` is when that was, on the database's clock."""
+
+    mails: int
+    at: datetime
+
+
 class Mailbag(Protocol):
     """The outbox as the mailer sees it. Every write is fenced by `Parcel.attempts`: a lapsed lease changes nothing."""
 
@@ -49,8 +57,11 @@ class Mailbag(Protocol):
         """Take up to `limit` due mails that nobody else has, oldest first; mails past their `not_after` become dead."""
         ...
 
-    async def reclaim(self) -> int:
-        """Make lapsed leases ready again; return how many."""
+    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
+        """Make lapsed leases ready again, for a mailer that was here before, `least` to `most` ago.
+
+        `seen` is the `at` of that time; None: never. Whoever comes sooner or later finds nothing lapsed.
+        """
         ...
 
     async def next_due(self) -> timedelta | None:
@@ -74,8 +85,8 @@ class Mailbag(Protocol):
         """Return whom a notice goes to; None, and the parcel is deleted, when the account is gone."""
         ...
 
-    async def done(self, parcel: Parcel) -> None:
-        """Record that it was sent."""
+    async def done(self, *parcels: Parcel) -> None:
+        """Record that they were sent: all of those whose lease still holds, or none where it is Unavailable."""
         ...
 
     async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from regsvc import observe
 from regsvc.domain.account import ON_THE_WAY_MAX
 from regsvc.domain.delivery import LINK, Effect, Letter, Mail, Parcel, Publish
-from regsvc.ports import Imprint, Minted, NoticeKind, OutboxCounts
+from regsvc.ports import Imprint, Minted, NoticeKind, OutboxCounts, Reclaimed
 from regsvc.store.database import Database, Row, Session
 from regsvc.store.sql import Statements
 
@@ -90,9 +90,11 @@ class Mailbag:
             if not late or len(late) < len(parcels):
                 return [parcel for parcel in parcels if parcel.leased_at < parcel.not_after]
 
-    async def reclaim(self) -> int:
-        """Make lapsed leases ready again; return how many."""
-        return int(await self.sql.value("reclaim", self.database.pool))
+    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
+        """Make lapsed leases ready again, for a mailer that was here before; see ports.Mailbag."""
+        row = await self.sql.row("reclaim", self.database.pool, seen=seen, least=least, most=most)
+        assert row is not None, "an aggregate brings a row"  # noqa: S101 - a bug of ours, no value
+        return Reclaimed(row["mails"], row["at"])
 
     async def next_due(self) -> timedelta | None:
         """Return how long until the next ready mail is due (zero: now); None when there is none."""
@@ -101,14 +103,7 @@ class Mailbag:
 
     async def renew(self, parcels: Sequence[Parcel], lease: timedelta) -> None:
         """Prolong leases."""
-        await self.sql.none(
-            "renew",
-            self.database.pool,
-            ids=[parcel.id for parcel in parcels],
-            attempts=[parcel.attempts for parcel in parcels],
-            leased_at=[parcel.leased_at for parcel in parcels],
-            lease=lease,
-        )
+        await self.sql.none("renew", self.database.pool, **_fences(parcels), lease=lease)
 
     async def mint(self, parcel: Parcel, mac: bytes, lifetime: timedelta, link: Imprint | None = None) -> Minted | None:
         """Store the code's MAC, living from now, and beside it that of a claim's `link`.
@@ -145,9 +140,9 @@ class Mailbag:
         to = parcel.data["to"] if parcel.letter is Letter.EMAIL_CHANGED else found["email"]
         return Minted(to, found["username"], found["locale"], None)
 
-    async def done(self, parcel: Parcel) -> None:
-        """Record that it was sent."""
-        await self.sql.none("done", self.database.pool, **_fence(parcel), channel=NoticeKind.SETTLED.value)
+    async def done(self, *parcels: Parcel) -> None:
+        """Record that they were sent."""
+        await self.sql.none("done", self.database.pool, **_fences(parcels), channel=NoticeKind.SETTLED.value)
 
     async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:
         """Put it back for later; `refund` takes the try back."""
@@ -206,3 +201,11 @@ def _parcel(row: Row) -> Parcel:
 
 def _fence(parcel: Parcel) -> dict[str, object]:
     return {"id": parcel.id, "attempts": parcel.attempts, "leased_at": parcel.leased_at}
+
+
+def _fences(parcels: Sequence[Parcel]) -> dict[str, object]:
+    return {
+        "ids": [parcel.id for parcel in parcels],
+        "attempts": [parcel.attempts for parcel in parcels],
+        "leased_at": [parcel.leased_at for parcel in parcels],
+    }

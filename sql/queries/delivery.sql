@@ -100,10 +100,15 @@ SELECT
 FROM taken
 ORDER BY not_before, id;
 
--- name: reclaim() -> value
+-- name: reclaim(seen, least, most) -> row
+-- For nobody who has not been here lately, by this clock: what was sent through an outage is written down first, and a
+-- call that was on its way while all stood still comes as late as that outage was long.
 WITH lapsed AS MATERIALIZED (
     SELECT id FROM outbox
-    WHERE state = 'leased' AND lease_until < statement_timestamp()
+    WHERE
+        state = 'leased'
+        AND lease_until < statement_timestamp()
+        AND clock_timestamp() BETWEEN $1::timestamptz + $2::interval AND $1::timestamptz + $3::interval
     FOR UPDATE SKIP LOCKED
 ),
 
@@ -114,7 +119,10 @@ back AS (
     RETURNING outbox.id
 )
 
-SELECT count(*) FROM back;
+SELECT
+    clock_timestamp() AS at,
+    count(*) AS mails
+FROM back;
 
 -- name: next_due(topics) -> value
 SELECT greatest(not_before - clock_timestamp(), interval '0') AS wait
@@ -362,11 +370,17 @@ SELECT
     locale
 FROM account;
 
--- name: done(id, attempts, leased_at, channel) -> none
+-- name: done(ids, attempts, leased_at, channel) -> none
+-- Waits for rows that somebody holds: whoever does waits for no other, and nobody else has the fences of these.
 WITH sent AS (
     UPDATE outbox SET state = 'sent', sent_at = clock_timestamp(), lease_until = NULL
-    WHERE id = $1 AND state = 'leased' AND attempts = $2 AND leased_at = $3
-    RETURNING subject_id
+    FROM unnest($1::uuid[], $2::integer[], $3::timestamptz[]) AS parcel (id, attempts, leased_at)
+    WHERE
+        outbox.id = parcel.id
+        AND outbox.state = 'leased'
+        AND outbox.attempts = parcel.attempts
+        AND outbox.leased_at = parcel.leased_at
+    RETURNING outbox.subject_id
 )
 
 SELECT pg_notify($4, subject_id::text) FROM sent;

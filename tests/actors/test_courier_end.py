@@ -188,7 +188,7 @@ def test_a_database_that_fails_at_any_call_costs_no_mail(log: Lines, *, late: bo
     n = 1
     while not _simulate(partial(struck_at, n)):
         n += 1
-    assert n > 10
+    assert n >= 10, "what is sent at once is written down at once; there are more calls than that all the same"
 
 
 def test_a_bug_at_any_call_is_survived_under_its_keeper(log: Lines) -> None:

@@ -1,8 +1,10 @@
 """The mailer while its relay or its database is away."""
 
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 import pytest
 import trio
@@ -10,7 +12,7 @@ from trio.testing import MockClock
 
 from regsvc.actors.tally import Pace
 from regsvc.domain.delivery import Accepted, Outage, Outcome, Parcel
-from regsvc.ports import Dispatch
+from regsvc.ports import Dispatch, Reclaimed
 from tests.actors.office import PACE, Office, Unplugged
 from tests.fakes import Post, Relay, accept
 from tests.lines import Lines
@@ -84,6 +86,16 @@ async def test_who_is_cut_off_while_others_get_through_spends_tries(autojump_clo
 # --------------------------------------------------------------------------------------------- the database
 
 
+def taking(post: Post) -> Relay:
+    """A relay that takes a mail as the database goes away, so that its 250 cannot be written down."""
+
+    async def behave(_: Dispatch) -> Outcome:  # noqa: ASYNC124 - a relay is async
+        post.trouble.away = True
+        return Accepted()
+
+    return Relay(behave)
+
+
 async def test_a_lost_database_is_said_once_and_waited_for(autojump_clock: MockClock, log: Lines) -> None:
     office = Office()
     async with office.open():
@@ -101,11 +113,7 @@ async def test_a_lost_database_is_said_once_and_waited_for(autojump_clock: MockC
 async def test_what_was_sent_as_the_database_went_away_no_other_mailer_sends_again(autojump_clock: MockClock) -> None:
     post = Post()
 
-    async def behave(_: Dispatch) -> Outcome:  # noqa: ASYNC124 - a relay is async
-        post.trouble.away = True  # so that the 250 cannot be written down while the lease lasts
-        return Accepted()
-
-    sender = Office(post, Relay(behave))
+    sender = Office(post, taking(post))
     others = [Office(post) for _ in range(5)]
     row = post.post("ada@example.org")
     async with sender.open():
@@ -122,16 +130,49 @@ async def test_what_was_sent_as_the_database_went_away_no_other_mailer_sends_aga
     assert [other.relay.recipients() for other in others] == [[]] * 5
 
 
+@dataclass
+class Still(Post):
+    """The same database for a process that stands still while it is away, and so never hears of it."""
+
+    async def lease(self, limit: int, lease: timedelta) -> Sequence[Parcel]:
+        await self._still()
+        return await super().lease(limit, lease)
+
+    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
+        await self._still()
+        return await super().reclaim(seen, least=least, most=most)
+
+    async def _still(self) -> None:
+        while self.trouble.away:  # noqa: ASYNC110 - it has no event
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("later", [n / 4 for n in range(20)])  # its call may be on the way, or not yet
+async def test_a_mailer_that_stood_still_through_an_outage_takes_nothing_that_was_sent(
+    autojump_clock: MockClock, later: float
+) -> None:
+    post = Post()
+
+    sender, other = Office(post, taking(post)), Office(Still(**vars(post)))
+    async with other.open():
+        await trio.sleep(8.1 + later)
+        row = post.post("ada@example.org")
+        async with sender.open():
+            await sender.until(lambda: post.trouble.away)
+            await trio.sleep(PACE.lease.total_seconds() * 2)
+            post.trouble.away = False
+            await sender.until(post.settled)
+            await trio.sleep(30)
+    assert row.state == "sent"
+    assert other.relay.recipients() == []
+
+
 async def test_a_mailer_with_its_hands_full_does_not_say_that_the_database_is_back(
     autojump_clock: MockClock, log: Lines
 ) -> None:
     post = Post()
 
-    async def behave(_: Dispatch) -> Outcome:  # noqa: ASYNC124 - a relay is async
-        post.trouble.away = True
-        return Accepted()
-
-    office = Office(post, Relay(behave))
+    office = Office(post, taking(post))
     for n in range(PACE.concurrency):
         post.post(f"p{n}@example.org")
     async with office.open():
@@ -210,11 +251,11 @@ async def test_a_database_that_does_not_answer_is_away_too(autojump_clock: MockC
     class Frozen(Post):
         frozen = True
 
-        async def done(self, parcel: Parcel) -> None:
+        async def done(self, *parcels: Parcel) -> None:
             if self.frozen:
                 self.frozen = False
                 await trio.sleep_forever()
-            await super().done(parcel)
+            await super().done(*parcels)
 
     office = Office(Frozen())
     office.post.post("ada@example.org")

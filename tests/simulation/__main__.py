@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from tests.simulation.batch import run_batch
 from tests.simulation.town import History, simulate
 
 TOGETHER = 25  # seeds that a process runs between two words of progress
@@ -69,11 +70,6 @@ def _histories(first: int, seeds: int, processes: int) -> Iterator[tuple[list[Hi
             yield from pool.map(run_batch, batches)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def run_batch(seeds: range) -> tuple[list[History], int]:
-    """Run some seeds; return the histories that break something, and how many there were."""
-    return [history for history in map(simulate, seeds) if history.broken], len(seeds)
 
 
 def _pace(done: int, began: float) -> str:

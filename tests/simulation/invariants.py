@@ -43,7 +43,8 @@ def i1_nothing_acknowledged_is_lost(base: Base, _: Rules) -> Iterator[str]:
         if not any(told.claim in rows for rows in (base.claims, base.users, ledger.ended)):
             yield f"{told.claim} was acknowledged and is gone"
         given_up = [m for m in mails[told.claim] if m in ledger.discarded or m in dead]
-        if told.claim not in ledger.ended and not came.intersection(mails[told.claim]) and not given_up:
+        over = told.claim in ledger.lapsed or told.claim in ledger.ended
+        if not over and not came.intersection(mails[told.claim]) and not given_up:
             yield f"the mail of {told.claim} never came"
 
 

@@ -79,6 +79,7 @@ class Ledger:
     written: set[UUID] = field(default_factory=set)  # mails whose sending is written down
     copied: set[UUID] = field(default_factory=set)  # sessions of which a used token was shown too late
     discarded: set[UUID] = field(default_factory=set)  # dead mails that an administrator took away
+    lapsed: set[UUID] = field(default_factory=set)  # claims that were over when a mail of theirs was to leave
     retried: set[UUID] = field(default_factory=set)  # dead mails that an administrator had sent again
     in_hand: set[UUID] = field(default_factory=set)  # mails told to a relay by a mailer that was killed before it wrote
     cut_off: set[str] = field(default_factory=set)  # processes that alone lost the database, or time

@@ -6,12 +6,12 @@ there, and a parcel's `attempts` and `leased_at` are its fence.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from regsvc.domain.account import ON_THE_WAY_MAX
 from regsvc.domain.delivery import LINK, Letter, Parcel
-from regsvc.ports import Imprint, Minted, Notice, NoticeKind, OutboxCounts
+from regsvc.ports import Imprint, Minted, Notice, NoticeKind, OutboxCounts, Reclaimed
 from regsvc.store.delivery import EXPIRED, TO_CLAIMS
 from tests.flows.unit import StoredCode
 from tests.simulation.base import Line
@@ -52,13 +52,15 @@ class Bag:
             for r in sorted(taken, key=lambda row: (row.not_before, row.id))
         ]
 
-    async def reclaim(self) -> int:
+    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
         await self.line.called()
         now = self.base.now
-        lapsed = [row for row in self._free("leased") if row.lease_until is not None and row.lease_until < now]
+        there = seen is not None and least <= now - seen <= most
+        rows = self._free("leased") if there else ()
+        lapsed = [row for row in rows if row.lease_until is not None and row.lease_until < now]
         self.base.outbox.update({row.id: replace(row, state="ready", lease_until=None) for row in lapsed})
         await self.line.gate.after()
-        return len(lapsed)
+        return Reclaimed(len(lapsed), now)
 
     async def next_due(self) -> timedelta | None:
         await self.line.called()
@@ -94,7 +96,10 @@ class Bag:
 
     def _for_claim(self, work: Work, parcel: Parcel, secrets: list[tuple[str, bytes, timedelta]]) -> Minted | None:
         now, held = self.base.now, work.claims.get(parcel.subject)
-        if held is None or held.claim.expires_at <= now or self._newer(work, parcel):
+        if held is not None and held.claim.expires_at <= now:
+            self.base.ledger.lapsed.add(parcel.subject)
+            return None
+        if held is None or self._newer(work, parcel):
             return None
         for purpose, mac, lifetime in secrets:
             self._store(work, parcel, purpose, mac, lifetime)
@@ -137,12 +142,13 @@ class Bag:
             to = parcel.data["to"] if parcel.letter is Letter.EMAIL_CHANGED else user.email
             return Minted(to, None, None, None)
 
-    async def done(self, parcel: Parcel) -> None:
+    async def done(self, *parcels: Parcel) -> None:
         async with self.line.statement() as work:
-            await work.hold("outbox", parcel.id)
-            if (row := self._mine(work.outbox, parcel)) is not None:
-                work.outbox[row.id] = replace(row, state="sent", sent_at=self.base.now, lease_until=None)
-                work.notices.append(Notice(NoticeKind.SETTLED, row.subject))
+            for parcel in parcels:
+                await work.hold("outbox", parcel.id)
+                if (row := self._mine(work.outbox, parcel)) is not None:
+                    work.outbox[row.id] = replace(row, state="sent", sent_at=self.base.now, lease_until=None)
+                    work.notices.append(Notice(NoticeKind.SETTLED, row.subject))
 
     async def again(self, parcel: Parcel, wait: timedelta, reason: str, *, refund: bool) -> None:
         async with self.line.begin() as work:

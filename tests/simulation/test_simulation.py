@@ -1,11 +1,13 @@
 """Whole histories from seeds: every invariant holds at the end of each, and a seed has one history.
 
-The small form runs 80 seeds; `--rounds N` a hundred times N.
+The small form runs 80 seeds, the same each time; `--rounds N` a hundred times N that nobody chose, so that runs add up.
 """
 
 import os
+import secrets
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,10 @@ from tests.simulation.town import simulate
 
 SEEDS = 80
 ROUND = 100  # seeds
+TELLING = (
+    435470604,  # a registration that is over before its mail could leave, and that nobody has swept
+    507049661,  # a mailer that stood still through an outage of the database, and was the first to ask afterwards
+)
 NOTABLE = (  # what must happen in some of them, or they show little
     ": Registered", ": Activated", ": Noted", ": Admitted", ": Resent", " refreshes at ", "invalid_activation_code (",
     "too_many_attempts", "rate_limited", "invalid_refresh_token", "sets a password at ", "deletes the account at ",
@@ -31,12 +37,12 @@ def test_every_invariant_holds_in_every_history(
     rounds: int | None, capsys: pytest.CaptureFixture[str], counted: Counted
 ) -> None:
     if rounds is not None:
-        failed = command.main(["--seeds", str(rounds * ROUND)])
+        failed = command.main(["--seeds", str(rounds * ROUND), "--from", str(secrets.randbelow(10**9))])
         counted(rounds, rounds * ROUND)
         assert not failed, capsys.readouterr().out
         return
     said = set[str]()
-    for seed in range(SEEDS):
+    for seed in (*range(SEEDS), *TELLING):
         history = simulate(seed)
         assert history.broken == [], history.text()
         said.update(notable for notable in NOTABLE if any(notable in line for line in history.lines))
@@ -66,6 +72,14 @@ def test_two_seeds_have_two_histories() -> None:
     assert simulate(4).lines != simulate(5).lines
 
 
-def test_many_seeds_on_several_processes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--seeds", "12", "--from", "7", "--processes", "2"]) == 0
-    assert capsys.readouterr().out.startswith("12 seeds from 7: 0 break an invariant; ")
+def test_many_seeds_on_several_processes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seeds", "30", "--from", "7", "--processes", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("30 seeds from 7: 0 break an invariant; ")

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -126,14 +126,34 @@ async def test_mails_that_come_too_late_die_and_hide_nobody(store: Store, raw: C
     assert state.claims[0].live_until <= now
 
 
+async def reclaimed(store: Store) -> int:
+    """Reclaim as somebody who was there just before; return how many."""
+    here = await store.mailbag.reclaim(None, least=timedelta(0), most=LEASE)
+    assert here.mails == 0, "whoever was never there takes nothing"
+    return (await store.mailbag.reclaim(here.at, least=timedelta(0), most=LEASE)).mails
+
+
+@pytest.mark.parametrize(("ago", "mails"), [(5, 0), (60, 1), (120, 0), (-60, 0)])
+async def test_a_lapsed_lease_is_for_whoever_was_there_lately(
+    store: Store, raw: Connection, ago: int, mails: int
+) -> None:
+    await register(store, form())
+    await store.mailbag.lease(1, timedelta(0))
+    seen: datetime = await raw.fetchval("SELECT clock_timestamp()")
+    least, most = timedelta(seconds=30), timedelta(seconds=90)
+    found = await store.mailbag.reclaim(seen - timedelta(seconds=ago), least=least, most=most)
+    assert found.mails == mails
+    assert found.at > seen
+
+
 async def test_a_lapsed_lease_is_for_the_next(store: Store) -> None:
     await register(store, form())
     (lapsed,) = await store.mailbag.lease(1, timedelta(0))
-    assert await store.mailbag.reclaim() == 1
-    assert await store.mailbag.reclaim() == 0
+    assert await reclaimed(store) == 1
+    assert await reclaimed(store) == 0
     second = await lease_one(store)
     assert (second.id, second.attempts) == (lapsed.id, 2)
-    assert await store.mailbag.reclaim() == 0  # that one is in its time
+    assert await reclaimed(store) == 0  # that one is in its time
 
 
 async def test_a_renewed_lease_lasts(store: Store, raw: Connection) -> None:
@@ -141,7 +161,7 @@ async def test_a_renewed_lease_lasts(store: Store, raw: Connection) -> None:
     await register(store, form("bob"))
     ada, bob = await store.mailbag.lease(2, timedelta(0))
     await store.mailbag.renew([ada, replace(bob, attempts=7)], LEASE)
-    assert await store.mailbag.reclaim() == 1
+    assert await reclaimed(store) == 1
     assert (await row(raw, ada))["state"] == "leased"
 
 
@@ -150,9 +170,9 @@ async def test_renewing_waits_for_nobody(store: Store, raw: Connection) -> None:
     parcel = await lease_one(store)
     async with raw.transaction():
         await raw.execute("SELECT FROM outbox FOR UPDATE")
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await store.mailbag.renew([parcel], LEASE)
-            assert await store.mailbag.reclaim() == 0
+            assert await reclaimed(store) == 0
 
 
 # ------------------------------------------------------------------------------------------------- the fence
@@ -186,7 +206,7 @@ async def test_who_lost_the_lease_changes_nothing(
         await store.mailbag.done(parcel)
     else:
         await raw.execute("UPDATE outbox SET lease_until = created_at WHERE state = 'leased'")
-        await store.mailbag.reclaim()
+        await reclaimed(store)
         if now == "leased by another":
             await lease_one(store)
     before = await everything(raw)

@@ -163,6 +163,23 @@ async def test_done_is_told_to_who_waits(store: Store, raw: Connection) -> None:
     assert sent["now"] - timedelta(seconds=5) < sent["sent_at"] <= sent["now"]
 
 
+async def test_what_was_sent_is_settled_at_once_but_for_what_somebody_else_has_by_now(
+    store: Store, raw: Connection
+) -> None:
+    for name in ("ada", "bea", "cal"):
+        await register(store, form(name))
+    parcels = await store.mailbag.lease(3, LEASE)
+    lost = parcels[1]
+    await raw.execute("UPDATE outbox SET attempts = attempts + 1 WHERE id = $1", lost.id)  # its lease lapsed
+    async with raw.listen("regsvc_settled") as heard:
+        await store.mailbag.done(*parcels)
+        told = {(await anext(heard)).payload, (await anext(heard)).payload}
+    assert told == {str(parcel.subject) for parcel in parcels if parcel is not lost}
+    assert [(await row(raw, parcel))["state"] for parcel in parcels] == ["sent", "leased", "sent"]
+    await store.mailbag.done(*parcels)  # nobody heard of it: said again
+    assert [(await row(raw, parcel))["state"] for parcel in parcels] == ["sent", "leased", "sent"]
+
+
 @pytest.mark.parametrize("refund", [True, False])
 async def test_a_mail_put_off_holds_its_address_again(store: Store, raw: Connection, refund: bool) -> None:  # noqa: FBT001 - pytest's way
     await register(store, form())
