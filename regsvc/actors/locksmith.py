@@ -62,7 +62,7 @@ async def _load(ring: Ring) -> bool:
     try:
         await ring.load()
     except Unavailable as away:
-        observe.database_away(str(away))
+        observe.database_away(away.why)
         return False
     observe.database_back()
     return True

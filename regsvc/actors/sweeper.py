@@ -40,7 +40,7 @@ async def run(
                 await _sweep(housekeeping, batch)
             await _look(housekeeping)
         except Unavailable as away:
-            observe.database_away(str(away))
+            observe.database_away(away.why)
         else:
             observe.database_back()
         await trio.sleep(every.total_seconds())

@@ -72,7 +72,7 @@ class Accounts:
             owner_password_hash=owner.password_hash,
         )
         if found is None or not found["proved"]:
-            raise Unavailable("database", "the registration changed around its address's lock")
+            raise Unavailable("transaction", "the registration changed around its address's lock")
         if found["made"]:
             return
         # Somebody has the username by now, or the address: that second one only by a way around the lock.
@@ -88,7 +88,7 @@ class Accounts:
             activated_at=owner.activated_at,
         )
         if made is None:
-            raise Unavailable("database", "an account was made around its address's lock")
+            raise Unavailable("transaction", "an account was made around its address's lock")
 
     async def _insert(self, key: EmailKey, address: Address, claim: Claim) -> None:
         await self.sql.none(

@@ -72,7 +72,7 @@ class Sessions:
             last_used_at=rotated.session.last_used_at,
         )
         if session is None:
-            raise Unavailable("database", "a refresh token changed around its session's lock")
+            raise Unavailable("transaction", "a refresh token changed around its session's lock")
 
     async def end(
         self, user: UUID, reason: Ending, now: datetime, *, only: UUID | None = None, but: UUID | None = None

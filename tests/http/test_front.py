@@ -7,9 +7,10 @@ import pytest
 import trio
 from quart import Response, abort
 from werkzeug.datastructures import Headers
+from werkzeug.routing import Map
 
 from regsvc.http.caller import client_address, request_id
-from regsvc.http.front import Front
+from regsvc.http.front import Front, Rule
 from regsvc.http.problems import Writer
 from regsvc.http.protection import Protection
 from regsvc.http.quota import Turnstile
@@ -160,6 +161,22 @@ async def test_a_group_of_outages_is_an_outage(log: Lines) -> None:
     assert log.of("http_bug") == []
 
 
+async def test_a_request_that_meets_no_database_says_why_once_per_outage(log: Lines) -> None:
+    outages = iter([Unavailable("hasher", "full"), Unavailable("transaction", "lost a race"), *[_full_disk()] * 2])
+
+    async def view() -> Response:
+        await trio.lowlevel.checkpoint()
+        raise next(outages)
+
+    for _ in range(4):
+        assert (await front(view).ask("GET", "/it")).status == 503
+    assert [line["reason"] for line in log.of("database_unavailable")] == ["No space left on device"]
+
+
+def _full_disk() -> Unavailable:
+    return Unavailable("database", "No space left on device")
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -257,3 +274,11 @@ def test_only_trusted_proxies_say_who_asks(peer: str | None, forwarded: list[str
 
 def test_without_trusted_proxies_nobody_is_believed() -> None:
     assert client_address("10.0.0.1", ["203.0.113.9"], []) == "10.0.0.1"
+
+
+def test_a_rule_makes_the_code_for_its_url_when_it_is_asked_for_one() -> None:
+    rule = Rule("/people/<name>", endpoint="person")
+    Map([rule])
+    assert rule.build({"name": "kim"}) == ("", "/people/kim")
+    assert rule.build({"name": "kim", "page": "2"}) == ("", "/people/kim?page=2")
+    assert rule.build({"name": "kim", "page": "2"}, append_unknown=False) == ("", "/people/kim")
