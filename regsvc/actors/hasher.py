@@ -9,7 +9,8 @@ afterwards. So every client can come to hold its share of the room, and no job i
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
@@ -23,6 +24,7 @@ from regsvc.domain.values import Secret
 from regsvc.ports import Unavailable
 
 FIRST_GUESS: Final = timedelta(milliseconds=250)  # of one hash: bcrypt at 12 rounds; replaced by what is measured
+OUTLIER: Final = 4  # times the mean: a batch counts as no more, else a stall refuses people for dozens of batches
 RETRY_LEAST: Final = timedelta(seconds=1)  # Retry-After has whole seconds
 CONFIDENCE: Final = 0.75
 """Of the deadline: who would wait longer is refused at once.
@@ -111,9 +113,27 @@ class Hasher:
         self._hands: Hands[_Call] = Hands(scheme.do, self._finish, threads=threads, lanes=lanes, niceness=niceness)
         self._calls: set[_Call] = set()  # that are not over
         self._turns: Turns[Job[_Call]] = Turns()
+        self._announced: Counter[Client] = Counter()
         self._done = self._refused = self._left = 0
         self._mean = FIRST_GUESS.total_seconds()
+        self._mean_of_full = 0.0  # the mean of batches that were full; 0: there was none yet
         self._complaints = _OncePerSecond()
+
+    @contextmanager
+    def announced(self, client: str | None = None) -> Iterator[None]:
+        """Refuse a call that would be refused after all that were announced; see ports.Passwords."""
+        if not self._hands.there:
+            raise Unavailable("hasher", "it is not running")
+        own = self._announced[client] + 1
+        if self._hopeless(client, own, self._ahead(client, own)) or not self._has_room(client):
+            raise self._full(client)
+        self._announced[client] = own
+        try:
+            yield
+        finally:
+            self._announced[client] -= 1
+            if not self._announced[client]:
+                del self._announced[client]
 
     async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store; see ports.Passwords. Cancelled: the job gives up its place."""
@@ -180,9 +200,26 @@ class Hasher:
     def _admit(self, client: Client, jobs: int) -> None:
         if not self._hands.there:
             raise Unavailable("hasher", "it is not running")
-        hopeless = self._wait_of(client, jobs) > self._deadline.total_seconds() * CONFIDENCE
-        if hopeless or not self._make_room(client, jobs):
+        if self._hopeless(client, jobs) or not self._make_room(client, jobs):
             raise self._full(client, jobs)
+
+    def _hopeless(self, client: Client, jobs: int, ahead: int = 0) -> bool:
+        return self._wait_of(client, jobs, ahead) > self._deadline.total_seconds() * CONFIDENCE
+
+    def _ahead(self, client: Client, jobs: int) -> int:
+        """Return how many announced jobs of others have their turn before the last of `jobs` more of a client."""
+        place = self._turns.of(client) + jobs
+        return sum(min(many, place) for other, many in self._announced.items() if other != client)
+
+    def _has_room(self, client: Client) -> bool:
+        """Tell whether one more would find room after all that were announced, or somebody would have to give way."""
+        lacking = self._waiting + self._announced.total() + 1 - self._room
+        loads = self._loads() + self._announced
+        return lacking <= 0 or self._could_leave(loads, loads[client] + 1) >= lacking
+
+    def _could_leave(self, loads: Counter[Client], share: int) -> int:
+        """Return how many wait that could be put out for a client that comes to hold `share`."""
+        return sum(min(self._turns.of(one), max(0, loads[one] - share)) for one in self._turns.clients)
 
     def _make_room(self, client: Client, jobs: int) -> bool:
         """See to it that `jobs` more find room; False, and nobody was put out, when those of others are no fewer."""
@@ -190,8 +227,7 @@ class Hasher:
         if lacking <= 0:
             return True
         loads = self._loads()
-        share = loads[client] + jobs
-        if sum(min(self._turns.of(one), max(0, loads[one] - share)) for one in self._turns.clients) < lacking:
+        if self._could_leave(loads, loads[client] + jobs) < lacking:
             return False
         while lacking > 0:
             heaviest = max(self._turns.clients, key=loads.__getitem__)
@@ -208,10 +244,14 @@ class Hasher:
             job.owner.client for job in self._hands.waiting()
         )
 
-    def _wait_of(self, client: Client, jobs: int) -> float:
-        """Seconds until the last of `jobs` more of a client is started; those running are half done on average."""
-        place = self._hands.handed + self._turns.before(client, jobs)
-        return (place + self._hands.running / 2) * self._mean / self._hands.width
+    def _wait_of(self, client: Client, jobs: int, ahead: int = 0) -> float:
+        """Seconds until the last of `jobs` more of a client is started, with so many more ahead of it.
+
+        Those running are half done on average. Whoever waits is done in full batches, and they take longer than a lone
+        hash: by a fifth, or by half where they share a smaller cache.
+        """
+        place = self._hands.handed + self._turns.before(client, jobs) + ahead
+        return (place + self._hands.running / 2) * max(self._mean, self._mean_of_full) / self._hands.width
 
     def _full(self, client: Client, jobs: int = 1) -> Unavailable:
         self._refused += 1
@@ -247,8 +287,9 @@ class Hasher:
 
     def _finish(self, batch: list[Job[_Call]], took: float) -> None:
         self._done += len(batch)
-        # The first one replaces the guess; then it follows a change of load within a dozen batches.
-        self._mean += (took - self._mean) / (1 if self._done == len(batch) else 8)
+        self._mean = took if self._done == len(batch) else _follow(self._mean, took)  # the first replaces the guess
+        if len(batch) == self._hands.lanes:
+            self._mean_of_full = _follow(self._mean_of_full, took) if self._mean_of_full else took
         for job in batch:
             observe.timing("hash_wait_seconds", job.wait)
             observe.timing("hash_duration_seconds", took)
@@ -272,6 +313,11 @@ class Hasher:
         for call in self._calls:
             if self._withdraw(call):
                 self._settle(call, Unavailable("hasher", "it was stopped"))
+
+
+def _follow(mean: float, took: float) -> float:
+    """Return a mean that follows a change of load within a dozen batches; one that stood still is an outlier."""
+    return mean + (min(took, OUTLIER * mean) - mean) / 8
 
 
 class _OncePerSecond:

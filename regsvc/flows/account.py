@@ -115,11 +115,12 @@ class Accounts:
         Under `uniform` the same is done and told wherever that is not so, but for a name that is taken.
         """
         key = form.email.key
-        taken = form.username is not None and await self.directory.username_taken(form.username.key)
-        event = account.Register(
-            self.crypto.new_id(), form.email, "", form.username, form.locale, form.client, username_taken=taken
-        )
-        glimpse = await self._glimpse(key, event)
+        with self.passwords.announced(errand.client):
+            taken = form.username is not None and await self.directory.username_taken(form.username.key)
+            event = account.Register(
+                self.crypto.new_id(), form.email, "", form.username, form.locale, form.client, username_taken=taken
+            )
+            glimpse = await self._glimpse(key, event)
         if glimpse is not None:
             return self._refused("registration_refused", key, glimpse)
         event = replace(event, password_hash=await self.passwords.hash(form.password, errand.client))
@@ -239,7 +240,8 @@ class Accounts:
 
     async def _prove(self, who: Credentials, errand: Errand) -> Proof | Refused:
         """Check the password against everyone who has one here; nobody costs as much as somebody."""
-        state, _ = await self.directory.look(who.email.key)
+        with self.passwords.announced(errand.client):
+            state, _ = await self.directory.look(who.email.key)
         subjects, stored = account.hashes(state, self.rules)
         right = await check(self.passwords, who.password, stored, who.email.key, errand)
         if isinstance(right, Refused):

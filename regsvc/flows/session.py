@@ -117,13 +117,14 @@ class Sessions:
     async def _known(self, who: Email | Username, password: Secret, errand: Errand) -> _Known | Refused:
         """Check the password: one read and one check, whoever is asked for; nobody costs as much as somebody."""
         owner: Owner | User | None
-        if isinstance(who, Email):
-            state, now = await self.directory.look(who.key)
-            owner, claims = state.owner, [claim.password_hash for claim in state.claims if now < claim.expires_at]
-            if self.address_rules.uniform:
-                claims = []  # "not activated" would say that there is no account
-        else:
-            owner, claims = await self.members.by_username(who.key), []
+        with self.passwords.announced(errand.client):
+            if isinstance(who, Email):
+                state, now = await self.directory.look(who.key)
+                owner, claims = state.owner, [claim.password_hash for claim in state.claims if now < claim.expires_at]
+                if self.address_rules.uniform:
+                    claims = []  # "not activated" would say that there is no account
+            else:
+                owner, claims = await self.members.by_username(who.key), []
         right = await self.passwords.check(
             password, [owner.password_hash] if owner is not None else claims, errand.client
         )

@@ -1,6 +1,7 @@
 """What everybody asks of cryptography."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -15,6 +16,14 @@ class Passwords(Protocol):
 
     `client` is who asks: each client gets its turn, however many others' jobs wait. None is a client too.
     """
+
+    def announced(self, client: str | None = None) -> AbstractContextManager[None]:
+        """Announce a call for the end of the block; refuse it now if it would be refused then.
+
+        For what has to be looked up first: under load a no costs nothing but itself, and many who ask at the same
+        moment are told before all have been looked up. The call itself comes after the block, and may yet be refused.
+        """
+        ...
 
     async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store."""

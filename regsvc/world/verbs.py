@@ -1,7 +1,7 @@
 """What the verbs of the command line open: a part of the world, without a service around it."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import trio
@@ -61,6 +61,10 @@ class OneByOne:
 
     scheme: Scheme
     limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+
+    def announced(self, client: str | None = None) -> AbstractContextManager[None]:
+        """Refuse nobody."""
+        return nullcontext()
 
     async def hash(self, password: Secret, client: str | None = None) -> str:
         """Return a tagged hash to store."""

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from itertools import count
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from regsvc.actors import hands
-from regsvc.actors.hasher import Hasher
+from regsvc.actors.hasher import OUTLIER, Hasher
 from regsvc.adapters.crypto import Bcrypt, Keys
 from regsvc.domain.values import Secret
 from tests.actors.gate import DEADLINE, PATIENCE, Gate, refused, running
@@ -96,6 +97,27 @@ async def test_a_wait_that_would_take_too_long_is_refused_though_there_is_room(m
         no = await refused(partial(passwords.hash, Secret("too late")))
         assert no.retry_after == timedelta(seconds=15.5 * 0.25)
         gate.open()
+
+
+async def test_a_machine_that_stood_still_once_does_not_refuse_people_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate().open()
+    async with running(gate, threads=1) as (passwords, _):
+        await passwords.hash(Secret("first"))
+        passwords._mean = 0.25
+        monkeypatch.setattr(hands, "time", StandingStill(seconds=40))
+        await passwords.hash(Secret("while it stood still"))
+        assert passwords.statistics().mean == timedelta(seconds=0.25 + (OUTLIER * 0.25 - 0.25) / 8)
+        monkeypatch.setattr(hands, "time", StandingStill(seconds=2.5))
+        for _ in range(12):
+            await passwords.hash(Secret("since it is ten times as slow"))
+        assert timedelta(seconds=1.5) < passwords.statistics().mean < timedelta(seconds=2.5)
+
+
+class StandingStill:
+    """A clock by which so much passes between any two looks at it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.perf_counter = count(0.0, seconds).__next__
 
 
 async def test_complaints_come_once_a_second_and_count(mock_clock: MockClock, log: Lines) -> None:

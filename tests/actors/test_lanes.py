@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from regsvc.actors.hasher import Hasher
@@ -10,6 +11,7 @@ from regsvc.adapters.crypto import Keys, choose
 from regsvc.bcrypt_lanes import open_engine
 from regsvc.domain.values import Secret
 from tests.actors.gate import DEADLINE, Gate, running, running_hasher
+from tests.waiting import until
 
 SECOND = 1.0
 
@@ -27,6 +29,26 @@ async def test_what_waits_goes_together_and_a_lone_one_at_once(mock_clock: MockC
     assert gate.batches == [1, 4, 2]
     assert gate.worked == ["first", "0", "1", "2", "3", "4", "5"]
     assert passwords.statistics().done == 7
+
+
+async def test_a_wait_is_foretold_by_batches_that_were_full_whatever_lone_ones_took() -> None:
+    gate = Gate()
+    async with running(gate, threads=1, lanes=4) as (passwords, callers):
+        callers.start_soon(passwords.hash, Secret("first"))
+        await gate.has_begun()
+        for n in range(4):
+            callers.start_soon(passwords.hash, Secret(f"{n}"))
+        await wait_all_tasks_blocked()
+        gate.passes.release()
+        await gate.has_begun()
+        await trio.sleep(0.4)  # is what a full batch takes
+        gate.open()
+        await until(lambda: passwords.statistics().done == 5)
+        for _ in range(20):
+            await passwords.hash(Secret("lone"))
+        assert gate.batches[:2] == [1, 4]
+        assert passwords.statistics().mean < timedelta(seconds=0.1)
+        assert passwords._wait_of(None, 8) >= 7 * 0.4 / 4  # seven come before the last of eight, four at once
 
 
 async def test_two_works_and_two_idle_threads_take_a_core_each(mock_clock: MockClock) -> None:

@@ -6,8 +6,8 @@ What happens inside a transaction is in tests/flows/unit.py.
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -167,12 +167,19 @@ class Members:
 @dataclass
 class Hashing:
     """Passwords hashed by name: `hashed:` now, `old:` before. `busy` runs before each answer, where the real hasher
-    takes its quarter of a second; `full` has no place for another hash.
+    takes its quarter of a second; `full` has no place for another hash, `crowded` not for any announced call.
     """
 
     checked: list[int] = field(default_factory=list)
     busy: Callable[[], None] = lambda: None
     full: bool = False
+    crowded: bool = False
+
+    @contextmanager
+    def announced(self, client: str | None = None) -> Iterator[None]:
+        if self.crowded:
+            raise Unavailable("hasher", "crowded")
+        yield
 
     async def hash(self, password: Secret, client: str | None = None) -> str:
         await trio.lowlevel.checkpoint()

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -101,6 +102,15 @@ async def test_a_duplicate_is_refused_before_anything_is_hashed(house: House) ->
     assert refused == Refused(Refusal.REGISTRATION_PENDING, retry_after=account.ON_THE_WAY_MAX)
     assert house.rings == 1
     assert len(house.shelf.effects) == 2
+
+
+async def test_under_load_nobody_is_looked_up_before_he_is_refused(house: House) -> None:
+    house.hashing.crowded = True
+    named = replace(FORM, username=Username("Ada", "ada"))
+    for asks in (partial(house.flows.register, named), partial(house.flows.activate, ADA, CODE)):
+        with pytest.raises(Unavailable, match="crowded"):
+            await asks()
+    assert house.shelf.calls == 0
 
 
 async def test_what_happened_while_we_hashed_is_seen_under_the_lock(house: House) -> None:

@@ -160,6 +160,16 @@ async def test_a_full_hasher_keeps_nobody_from_logging_in(house: House, log: Lin
     assert log.of("password_upgraded") == []
 
 
+@pytest.mark.parametrize("who", [ADA, NAME])
+async def test_under_load_a_login_is_refused_before_anybody_is_looked_up(house: House, who: Email | Username) -> None:
+    house.shelf.member()
+    house.hashing.crowded = True
+    before = house.shelf.calls
+    with pytest.raises(Unavailable, match="crowded"):
+        await house.sessions.login(who, RIGHT, LAPTOP)
+    assert house.shelf.calls == before
+
+
 async def test_a_hash_that_is_made_anew_keeps_no_other_login_out(house: House, log: Lines) -> None:
     house.shelf.member(password_hash="old:right password")
     async with trio.open_nursery() as nursery:
