@@ -3,6 +3,7 @@
 A worker runs here on the main thread, as in its process, with a real database; another thread asks it things.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -167,6 +168,21 @@ def test_a_drain_ends_at_its_deadline_or_when_told_twice(scene: Scene, drain: st
     assert time.monotonic() - took[0] < QUICK
     assert scene.lines.of("drain_completed")
     assert not scene.lines.of("mail_sent")
+
+
+def test_garbage_is_collected_again_once_a_worker_is_ready(scene: Scene) -> None:
+    seen: list[bool] = []
+
+    def actor() -> None:
+        seen.append(gc.isenabled())
+        tell(signal.SIGTERM)
+
+    gc.disable()  # as the command does before it imports
+    try:
+        assert scene.run(actor) == os.EX_OK
+    finally:
+        gc.enable()
+    assert seen == [True]
 
 
 def test_a_worker_ends_with_its_supervisor(scene: Scene) -> None:

@@ -51,7 +51,7 @@ def calibrate(seconds: float, target: float, *, as_json: bool, svg: Path | None)
     rounds = settings().password_rounds
     engine, why = open_engine()
     engines: tuple[Engine, ...] = (Package(),) if isinstance(engine, Package) else (Package(), engine)
-    lanes = measure(engine)[0]
+    lanes = measure(engine, threads=cores())[0]
     heats = list(race(engines, cores(), seconds=seconds, report=_progress))
     if at_terminal():
         sys.stderr.write(CLEAR)

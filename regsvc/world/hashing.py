@@ -9,9 +9,9 @@ from regsvc import observe
 from regsvc.actors.hasher import Hasher
 from regsvc.adapters.crypto import Keys, Scheme, choose
 from regsvc.bcrypt_lanes import Engine, calibrate, open_engine
-from regsvc.settings import Settings
+from regsvc.settings import Settings, cores
 
-CALIBRATION: Final = 0.12  # seconds of a core at each worker's start
+CALIBRATION: Final = 0.12  # seconds of every core that will hash, at each worker's start
 
 
 async def open_hasher(settings: Settings, keys: tuple[Keys, Keys | None]) -> Hasher:
@@ -34,8 +34,9 @@ async def lanes_of(settings: Settings, engine: Engine) -> int:
         return 1
     if settings.hash_lanes is not None:
         return engine.lanes
+    threads = min(cores(), settings.workers * settings.hash_threads)  # a worker that starts alone will not stay alone
     measured, _ = await trio.to_thread.run_sync(
-        partial(calibrate, engine, seconds=CALIBRATION), limiter=trio.CapacityLimiter(1)
+        partial(calibrate, engine, threads=threads, seconds=CALIBRATION), limiter=trio.CapacityLimiter(1)
     )
     return measured
 

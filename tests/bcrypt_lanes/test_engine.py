@@ -1,8 +1,10 @@
 """Which engine is taken, how it is compiled, how many lanes pay."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,6 +173,47 @@ def test_calibrating_keeps_to_its_time_and_says_something(engine: Engine) -> Non
     chosen, paces = calibrate(engine, seconds=0.02)
     assert 1 <= chosen <= engine.lanes
     assert all(pace.per_second > 1 for pace in paces)
+
+
+class Shared:
+    """A core of two halves: what a thread alone does best with two lanes, two threads do best with one."""
+
+    name = "shared"
+    lanes = 2
+
+    def __init__(self) -> None:
+        self.running, self.most, self.now = 0, 0, threading.local()
+        self.lock, self.both = threading.Lock(), threading.Barrier(2)
+
+    def digest(self, cost: int, passwords: Any, salts: Any) -> list[bytes]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.both.wait(5)
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.both.wait(5)
+        with self.lock:
+            alone = self.running == 1
+            self.now.time = self.clock() + (0.001 if alone else 0.001 * len(passwords) ** 1.5)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self.both.wait(5)
+        with self.lock:
+            self.running -= 1
+        return [bytes(23) for _ in salts]
+
+    def clock(self) -> float:
+        return float(getattr(self.now, "time", 0.0))
+
+
+def test_all_threads_measure_at_once() -> None:
+    shared = Shared()
+    chosen, paces = calibrate(shared, threads=2, seconds=0.01, clock=shared.clock)
+    assert shared.most == 2
+    assert chosen == 1
+    assert [round(1e3 * pace.seconds, 2) for pace in paces] == [1.0, 2.83]
+    shared.both.abort()
+    assert calibrate(shared, seconds=0.01, clock=shared.clock)[0] == 2
 
 
 def test_the_engine_of_this_machine_says_why() -> None:
