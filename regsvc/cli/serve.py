@@ -75,6 +75,9 @@ def serve(host: str | None, port: int | None, workers: str | None) -> None:
 @click.option("--socket", "sockets", type=int, multiple=True)
 def worker(parent: int, lifeline: int, ready: int, memory: int, slab: int, sockets: tuple[int, ...]) -> None:
     """Serve as one of the workers of `regsvc serve`, which starts it."""
+    import gc
+
+    gc.disable()  # until it is ready: of what a start makes nearly all stays, and walking it over and over is a tenth
     from regsvc.supervisor import end_with, read_orders
 
     end_with(parent)

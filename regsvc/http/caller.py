@@ -52,6 +52,7 @@ class Asked(TrioRequest):
     """A request, with who asks it."""
 
     caller: Caller
+    lines: Sequence[tuple[bytes, bytes]] = ()  # headers of its answer, beside those of the response
 
     @property
     def dialect(self) -> Dialect:

@@ -76,7 +76,7 @@ class LeanConnection(TrioASGIHTTPConnection):
         asked = self._create_request_from_scope(send)
         asked.body.set_result(body)
         response = await self.app.handle_request(asked)
-        head = encode_headers(response.headers)
+        head = [*encode_headers(response.headers), *getattr(asked, "lines", ())]
         whole = await _whole_answer(response)
         at_once = cast("Any", self.scope["extensions"]).get(WHOLE)  # our own server has it
         if whole is not None and at_once is not None:

@@ -68,6 +68,7 @@ async def _run_to_the_end(
         gc.collect()
         gc.freeze()
         gc.set_threshold(*COLLECT)
+        gc.enable()  # `regsvc worker` begins without
         os.write(ready, b"\n")
         os.close(ready)
 

@@ -182,7 +182,7 @@ class Doorstep:
             pairs.append(("Authorization", f"Bearer {bearer}"))
             canaries.KNOWN.token("bearer", bearer)
         canaries.KNOWN.body(data or b"")
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             client = self.app.test_client()
             response = await client.open(
                 path,

