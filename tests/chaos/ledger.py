@@ -5,7 +5,6 @@ wrong password (I3), or register an address again in another spelling while it i
 """
 
 import math
-import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,13 +18,13 @@ import trio
 
 from regsvc import trio_asyncpg
 from tests.canaries import KNOWN
-from tests.service import Service
+from tests.service import Service, plain
 from tests.smtp_sink import Received
 from tests.waiting import LOOK_EVERY, until, until_asked
 
 PASSWORD = "a password of some length"
 CLIENTS = 8  # of a crowd
-PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would load every authority there is for each client
+PLAIN = plain()
 CODE_SECONDS: Final = 45.0  # how long a delivered code must live (I6); clients that get theirs later say so
 AGAIN_SECONDS: Final = 20.0  # within which a mail that is carried twice comes again
 CODE_DIGITS: Final = 10  # as many as there can be: these can be searched for in logs

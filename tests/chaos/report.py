@@ -1,15 +1,17 @@
 """The page about what was survived, made from the counts of one run or of several.
 
-`python -m tests.chaos.report FOLDER… --write docs` writes docs/reliability.md and its picture; without `--write` it is
-printed. Runs of one row are added up, those that failed too; each row says of which days they are.
+`python -m tests.chaos.report FOLDER… --write docs` adds them to docs/reliability.json, and writes the page and its
+picture from all that is there; without `--write` the page of these runs is printed. Runs of one row are added up, those
+that failed too; each row says of which days they are. So the large form can be done piece by piece.
 """
 
 import argparse
+import json
 import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,7 @@ from tests.chaos.plan import ROWS, Row
 from tests.chaos.recording import Record
 
 CONFIDENCE: Final = 0.95
+KEPT: Final = "reliability.json"
 NOT_ADDED: Final = re.compile(r"\b(ms|s|p99|p50|slowest|longest|most)\b")  # of such figures the largest is kept
 PAGE: Final = """# Reliability: what was done to it, and what became of it
 
@@ -101,6 +104,18 @@ def read(folders: Iterable[Path]) -> list[Record]:
     """Read the records of these folders and what is below them, in the order of their ends."""
     found = [Record.read(path) for folder in folders for path in folder.rglob("*.json")]
     return sorted(found, key=lambda record: record.at)
+
+
+def load(folder: Path) -> list[Record]:
+    """Read the records that the page in `folder` was made of; none where there is none."""
+    path = folder / KEPT
+    return [Record(**plain) for plain in json.loads(path.read_text("utf-8"))] if path.exists() else []
+
+
+def merged(*several: Sequence[Record]) -> list[Record]:
+    """Put records together, each once, in the order of their ends."""
+    each = {(record.at, record.test, record.seconds): record for records in several for record in records}
+    return [each[key] for key in sorted(each)]
 
 
 def sums(records: Sequence[Record]) -> list[Sum]:
@@ -216,6 +231,10 @@ def main(words: Sequence[str]) -> None:
     if told.write is None:
         sys.stdout.write(page(records))
         return
+    records = merged(load(told.write), records)
+    told.write.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(asdict(record)) for record in records)
+    (told.write / KEPT).write_text(f"[\n{lines}\n]\n", "utf-8")
     (told.write / "reliability.md").write_text(page(records), "utf-8")
     (told.write / "reliability.svg").write_text(picture(records), "utf-8")
 

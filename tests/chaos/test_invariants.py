@@ -44,6 +44,7 @@ STORY = """
 """
 PROBLEM = b'{"type": "about:blank", "title": "no", "status": 503, "detail": "later"}'
 _numbers = count()
+_made: dict[str, float] = {}  # when: its codes have lived since then, however long the tests take
 
 
 def named(sql: str) -> str:
@@ -60,6 +61,7 @@ def story(postgres: Cluster) -> Iterator[str]:
     with temporary_database(postgres, name) as where:
         trio.run(lambda: migrate(Secret(where)))
         psql(postgres, named(STORY), database=name)
+        _made["story"] = time.time()
         yield name
 
 
@@ -89,7 +91,7 @@ class Run:
         emails = {ADA: "Ada@example.test", KIM: "kim@example.test"}
         ledger = Ledger(acknowledged=dict(emails), refused=[refused()])
         ledger.activated[ADA] += 1
-        copies = [Copy(f"<{claim}>", email, time.time()) for claim, email in emails.items()]
+        copies = [Copy(f"<{claim}>", email, _made["story"]) for claim, email in emails.items()]
         secrets = Canaries()
         secrets.add("password", SECRET)
         return cls(Evidence(ledger, copies, await read_rows(where), '{"event":"worker_started"}\n', secrets=secrets))
@@ -116,7 +118,7 @@ def twice(seen: Evidence) -> None:
 
 
 def late(seen: Evidence) -> None:
-    seen.copies[1] = Copy("<late>", "kim@example.test", time.time() + 16)
+    seen.copies[1] = Copy("<late>", "kim@example.test", _made["story"] + 16)
 
 
 def says(text: str) -> Callable[[Evidence], None]:
@@ -135,7 +137,7 @@ BROKEN = (
     Broken("I1: kim@example.test was acknowledged and never mailed", record=lambda seen: seen.copies.pop()),
     Broken(
         "I2: bob@example.test was mailed",
-        record=lambda seen: seen.copies.append(Copy("<b>", "bob@example.test", time.time())),
+        record=lambda seen: seen.copies.append(Copy("<b>", "bob@example.test", _made["story"])),
     ),
     Broken(f"I3: {ADA} was activated 2 times", record=lambda seen: seen.ledger.activated.update([ADA])),
     Broken(f"I3: {KIM} was told that it is active", record=lambda seen: seen.ledger.activated.update([KIM])),
@@ -155,7 +157,7 @@ BROKEN = (
     Broken("I4: ADA@ was registered while it was held", record=lambda seen: seen.ledger.twins.append("ADA@")),
     Broken("I5: 1 duplicates, 0 interruptions", record=twice),
     Broken("I6: a code did not work in its life: ada", record=lambda seen: seen.ledger.refused_codes.append("ada")),
-    Broken("I6: the code of kim@example.test had 4", record=late),
+    Broken("I6: the code of kim@example.test had", record=late),
     Broken("I6: the code of kim@example.test had", "UPDATE codes SET expires_at = minted_at + '44 s'"),
     Broken("I7: 1 claims without their address", "DELETE FROM addresses WHERE email_key LIKE 'kim%'"),
     Broken("I7: 1 claims without a mail", "DELETE FROM outbox WHERE id = :kim"),
@@ -203,7 +205,7 @@ async def test_what_it_was_told_to_bear_is_no_violation(postgres: Cluster, story
     run = await Run.read(dsn_of(postgres, story))
     twice(run.seen)
     says('{"event":"worker_started"}\n')(run.seen)
-    run.seen.copies.append(Copy("<a notice>", "kim@example.test", time.time() + 50, has_code=False))
+    run.seen.copies.append(Copy("<a notice>", "kim@example.test", _made["story"] + 50, has_code=False))
     run.seen.ledger.cut_off, run.seen.interruptions, run.seen.told = 3, 1, 1
     assert violations(run.seen) == []
 

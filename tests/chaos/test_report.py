@@ -119,10 +119,21 @@ def test_the_picture_has_each_row_once() -> None:
 def test_records_of_several_folders_are_merged_into_one_page(tmp_path: Path) -> None:
     record().write(tmp_path / "one" / "deeper")
     record(at="2026-11-22T10:00:00+00:00").write(tmp_path / "two")
-    words = [str(tmp_path / "one"), str(tmp_path / "two"), "--write", str(tmp_path)]
+    words = [str(tmp_path / "one"), str(tmp_path / "two"), "--write", str(tmp_path / "docs")]
     subprocess.run([sys.executable, "-m", "tests.chaos.report", *words], check=True, cwd=ROOT)
-    assert "| 20 | 200 " in (tmp_path / "reliability.md").read_text()
-    assert (tmp_path / "reliability.svg").read_text().startswith("<svg ")
+    assert "| 20 | 200 " in (tmp_path / "docs" / "reliability.md").read_text()
+    assert (tmp_path / "docs" / "reliability.svg").read_text().startswith("<svg ")
+
+
+def test_what_is_written_is_added_to_what_was_there_once(tmp_path: Path) -> None:
+    record(RACE).write(tmp_path / "one")
+    record(at="2026-11-22T10:00:00+00:00", violations=1, reason="lost").write(tmp_path / "two")
+    for folder in ("one", "two", "two"):
+        report.main([str(tmp_path / folder), "--write", str(tmp_path / "docs")])
+    kept = report.load(tmp_path / "docs")
+    assert [one.rounds for one in kept] == [10, 10]
+    assert (tmp_path / "docs" / "reliability.md").read_text() == report.page(kept)
+    assert "lost" in report.page(kept)
 
 
 NODES = """

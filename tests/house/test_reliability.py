@@ -20,6 +20,12 @@ CELLS: Final = [
 DAYS: Final = re.compile(r"\d{4}-\d\d-\d\d( to \d{4}-\d\d-\d\d)?")
 
 
+def test_it_is_made_of_the_records_beside_it() -> None:
+    records = report.load(ROOT / "docs")
+    assert report.page(records) == PAGE
+    assert report.picture(records) == PICTURE
+
+
 def test_it_has_the_form_that_the_command_gives_it() -> None:
     fixed = re.split(r"\{\w+\}", report.PAGE)
     at = 0
