@@ -1,9 +1,10 @@
-"""`regsvc bench` beside wrk, which it has to agree with: `/livez` of one worker over 16 keep-alive connections.
+"""`regsvc bench` beside wrk, which it has to agree with: `/livez` of one worker over keep-alive connections.
 
-In its closed loop (`--rate max`), for wrk has no other: each connection asks again as soon as it is answered. They take
-turns, several rounds, each round beginning with the other one, and what is compared is of the same round: requests a
-second, and the median time. A percentile further out than that says more of the machine than of either. wrk takes next
-to nothing of the other core, `regsvc bench` a part of it, so both cores have to be free.
+In its closed loop (`--rate max`), for wrk has no other: each connection asks again as soon as it is answered. Both ask
+at once, over as many connections each: one after the other they would be compared over two moods of the machine, which
+are further apart than the two tools. What is compared is of the same seconds: of ours those whole seconds that lie
+within wrk's time; the requests a second, and the median time. A percentile further out than that says more of the
+machine than of either.
 """
 
 import json
@@ -12,17 +13,23 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.figures import Found, Spread, progress, rotated
+from benchmarks.figures import Found, Spread, progress
 from tests.postgres import temporary_folder
 from tests.service import running
 
 ROUNDS: Final = 5
-SECONDS: Final = 3
-WARM_UP: Final = 1
-CONNECTIONS: Final = 16
+SECONDS: Final = 6  # that wrk asks
+WARM_UP: Final = 1  # ours, alone
+BEFORE: Final = 2.0  # seconds that ours has begun when wrk begins: its start, and its warm-up
+AFTER: Final = 2  # seconds that ours goes on
+MARGIN: Final = 0.3  # seconds: what begins as late as that in either, for all that is known from outside
+CONNECTIONS: Final = 8  # of each
 PATH: Final = "/livez"
 WRK: Final = "wrk"
 OURS: Final = "regsvc bench"
@@ -33,32 +40,34 @@ FAILED: Final = re.compile(r"^ +(Socket errors|Non-2xx).*", re.MULTILINE)
 
 
 def measure(*, quick: bool = False) -> dict[str, Any]:
-    """Let both take turns; return what each round saw, or why there is nothing to see."""
+    """Let both ask at once; return what each round saw, or why there is nothing to see."""
     if shutil.which(WRK) is None:
         return {"absent": f"{WRK} is not installed", "rounds": []}
-    rounds, seconds = (1, 1) if quick else (ROUNDS, SECONDS)
+    rounds, seconds = (1, 3) if quick else (ROUNDS, SECONDS)
     seen = []
     settings = {"WORKERS": "1", "ENABLE_RATE_LIMITING": "false", "LOG_LEVEL": "info"}
     with temporary_folder("regsvc-bench-") as folder, running(Path(folder, "service"), **settings) as service:
         for turn in range(rounds):
             progress(f"round {turn + 1} of {rounds}")
-            seen.append({who: _ask(who, service.url, seconds) for who in rotated([WRK, OURS], turn)})
+            seen.append(_both(service.url, seconds))
     return {"absent": "", "rounds": seen}
 
 
-def _ask(who: str, url: str, seconds: int) -> dict[str, float]:
-    return _wrk(url, seconds) if who == WRK else _ours(url, seconds)
-
-
-def _wrk(url: str, seconds: int) -> dict[str, float]:
-    """Have wrk ask; return what it says."""
-
-    def said(duration: int) -> str:
-        command = [WRK, "-t1", f"-c{CONNECTIONS}", f"-d{duration}", "--latency", url + PATH]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-
-    said(WARM_UP)
-    return read(said(seconds))
+def _both(url: str, seconds: int) -> dict[str, dict[str, float]]:
+    """Have both ask at once; return what each says of the seconds in which both did."""
+    ours = [sys.executable, "-m", "regsvc", "bench", url, "--rate", "max", "--connections", str(CONNECTIONS)]
+    ours += ["--path", PATH, "--warm-up", f"{WARM_UP}s", "--duration", f"{seconds + AFTER}s", "--json", "-"]
+    theirs = [WRK, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency", url + PATH]
+    with subprocess.Popen(ours, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running_ours:
+        try:
+            time.sleep(BEFORE)
+            began = time.time()
+            said = subprocess.run(theirs, capture_output=True, text=True, timeout=60, check=True).stdout
+            ended = time.time()
+            run = json.loads(running_ours.communicate(timeout=60)[0])
+        finally:
+            running_ours.kill()
+    return {WRK: read(said), OURS: shared(run, began, ended)}
 
 
 def read(said: str) -> dict[str, float]:
@@ -70,14 +79,26 @@ def read(said: str) -> dict[str, float]:
     return {"rate": float(rate[1]), "p50_ms": float(median[1]) * UNITS[median[2]]}
 
 
-def _ours(url: str, seconds: int) -> dict[str, float]:
-    words = ("--rate", "max", "--connections", str(CONNECTIONS), "--path", PATH)
-    times = ("--warm-up", f"{WARM_UP}s", "--duration", f"{seconds}s")
-    command = [sys.executable, "-m", "regsvc", "bench", url, *words, *times, "--json", "-"]
-    run = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
-    [outcomes] = run["steps"].values()
+def shared(run: dict[str, Any], began: float, ended: float) -> dict[str, float]:
+    """Return what ours says of its whole seconds between two times. Raises AssertionError where there are none."""
+    [(step, outcomes)] = run["steps"].items()
     assert [*outcomes] == ["200"], outcomes
-    return {"rate": run["answered_per_s"], "p50_ms": outcomes["200"]["p50_ms"], "busy": run["busy"]}
+    line = run["timeline"]
+    since = datetime.fromisoformat(run["began"]).timestamp() + WARM_UP
+    whole = [
+        at
+        for at in range(int(run["seconds"] / line["interval"]))
+        if since + at * line["interval"] >= began and since + (at + 1) * line["interval"] + MARGIN <= ended
+    ]
+    assert whole, f"they did not ask at once: ours from {since:.1f} on, wrk from {began:.1f} to {ended:.1f}"
+    counts: Sequence[int] = line["answered"]["2xx"]
+    times: Sequence[float] = line["steps"][step]["p50"]
+    return {
+        "rate": sum(counts[at] for at in whole) / (len(whole) * line["interval"]),
+        "p50_ms": statistics.median(times[at] for at in whole),
+        "busy": run["busy"],
+        "seconds": len(whole) * line["interval"],
+    }
 
 
 def found(numbers: dict[str, Any]) -> dict[str, Found]:

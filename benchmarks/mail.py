@@ -74,7 +74,7 @@ class Sink:
         found: list[float] = []
 
         def enough() -> bool:
-            found[:] = [at for to, at in self.said.items() if to.startswith(name)]
+            found[:] = [at for to, at in self.said.copy().items() if to.startswith(name)]
             return len(found) >= number
 
         with self._changed:
