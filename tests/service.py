@@ -9,28 +9,34 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from tests import canaries, lines
+from tests.postgres import copy_cluster
 
-READY_SECONDS = 20.0  # far beyond the 5 s promised: a busy machine is no failure, a service that never comes is
-STOP_SECONDS = 15.0
+READY_SECONDS = 45.0  # far beyond the 5 s promised: a busy machine is no failure, a service that never comes is
+STOP_SECONDS = 30.0
 # Settings of whoever runs the tests, and coverage's tracer, under which a service takes half as long again for all it
 # does: what only a service runs has tests within one process too.
 NOT_OURS = ("REGSVC_", "DATABASE_", "COVERAGE_PROCESS")
+DATABASE = frozenset({"REGSVC_DATABASE_URL", "DATABASE_URL"})
 LIMITED = "REGSVC_ENABLE_RATE_LIMITING"
 LIFTED = {
     f"REGSVC_RATE_LIMIT_{name}": "1000000"
     for name in ("REGISTRATION_PER_HOUR", "ACTIVATION_PER_MINUTE", "LOGIN_PER_MINUTE", "GLOBAL_PER_MINUTE")
 }
 """The limits of a test that says nothing of them: counted as ever, and out of its way."""
+LANES = {"REGSVC_HASH_LANES": "4"}
+"""What the start of a worker would measure: a quarter of a second of a core, each time."""
 
 
 def free_port() -> int:
@@ -41,11 +47,26 @@ def free_port() -> int:
         return port
 
 
+def lines_of(connections: int = 100) -> httpx.Limits:
+    """Return how many connections a client has at most; each is left before the service ends it, after idle 5 s.
+
+    By itself httpx leaves them after as long, and on a busy machine a request meets the end of its connection.
+    """
+    return httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=2.0)
+
+
+def plain() -> ssl.SSLContext:
+    """Return what a client needs that speaks no TLS; by itself each loads every authority there is, in 30 ms."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 @dataclass
 class Service:
     """One service: its data folder, its port, and the process while it runs.
 
     `before`: the words of a command that becomes what follows it, such as `nice`.
+    `first`: its first start makes its database and each measures how many lanes pay, as everybody's does. Other tests
+    have had that done: what is measured once is set, and a cluster is copied. Benchmarks leave it all to the service.
     """
 
     folder: Path
@@ -53,6 +74,7 @@ class Service:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     before: Sequence[str] = ()
+    first: bool = field(default_factory=lambda: not canaries.KNOWN.listening)
 
     @property
     def url(self) -> str:
@@ -61,6 +83,10 @@ class Service:
     @property
     def log(self) -> Path:
         return self.folder / "stdout.log"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
 
     def start(self) -> float:
         """Start it and wait until it is ready; return how long that took, in seconds."""
@@ -72,13 +98,16 @@ class Service:
     def launch(self) -> None:
         """Start it, without waiting for anything."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.first or DATABASE.intersection(self.environ) or self.data.exists()):
+            copy_cluster(self.data)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(NOT_OURS)}
         ours = {
             "REGSVC_PORT": str(self.port),
-            "REGSVC_DATA_DIR": str(self.folder / "data"),
+            "REGSVC_DATA_DIR": str(self.data),
             "REGSVC_LOG_FORMAT": "json",
             **({"REGSVC_LOG_LEVEL": "debug"} if canaries.KNOWN.listening else {}),  # a benchmark is told what it is
             **({} if LIMITED in self.environ else LIFTED),
+            **({} if self.first else LANES),
             **self.environ,
         }
         with self.log.open("ab") as out:
@@ -96,12 +125,13 @@ class Service:
         """Wait until /readyz says yes; fail with the end of the log if the process ends or it takes too long."""
         assert self.process is not None
         until = time.monotonic() + READY_SECONDS
-        while time.monotonic() < until:
-            assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.tail()}"
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
-                    return
-            time.sleep(0.02)
+        with httpx.Client(headers={"Connection": "close"}, timeout=2, verify=plain()) as http:
+            while time.monotonic() < until:
+                assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.tail()}"
+                with contextlib.suppress(httpx.TransportError):
+                    if http.get(f"{self.url}/readyz").status_code == 200:
+                        return
+                time.sleep(0.02)
         raise AssertionError(f"not ready after {READY_SECONDS:g} s:\n{self.tail()}")
 
     def said(self) -> str:
@@ -151,7 +181,7 @@ class Service:
             canaries.assert_none(log.read_bytes(), str(log), but=(canaries.MAILED,) if console else ())
 
     def _generated(self) -> str:
-        made = self.folder / "data" / "secret"
+        made = self.data / "secret"
         return made.read_text() if made.exists() else ""
 
     @staticmethod
@@ -165,15 +195,28 @@ class Service:
         process.wait()
 
 
-@contextlib.contextmanager
-def running(folder: Path, **environ: str) -> Iterator[Service]:
+def running(folder: Path, **environ: str) -> AbstractContextManager[Service]:
     """Run a service in `folder` with REGSVC_ variables as given (names without the prefix); end it whatever happens.
 
     Nobody meets a limit, unless ENABLE_RATE_LIMITING is given: then they are what they are.
     """
-    service = Service(folder, {f"REGSVC_{name}": value for name, value in environ.items()})
+    return kept(Service(folder, _told(environ)))
+
+
+def running_first(folder: Path, **environ: str) -> AbstractContextManager[Service]:
+    """Run a service that makes all that it needs by itself, as the first start of everybody's does; else `running`."""
+    return kept(Service(folder, _told(environ), first=True))
+
+
+@contextlib.contextmanager
+def kept(service: Service) -> Iterator[Service]:
+    """Start a service, and end it at the end of the block whatever happens."""
     try:
         service.start()
         yield service
     finally:
         service.end()
+
+
+def _told(environ: Mapping[str, str]) -> dict[str, str]:
+    return {f"REGSVC_{name}": value for name, value in environ.items()}

@@ -370,7 +370,9 @@ def test_an_export_nobody_reads_on_ends_quietly(run: Run, start: Callable[..., S
     exporting.process.stdout.close()
     status = exporting.process.wait(timeout=15)
     assert exporting.process.stderr is not None
-    assert (status, exporting.process.stderr.read()) == (1, b"")
+    assert status == 1
+    for line in exporting.process.stderr.read().splitlines():  # on a machine that is busy enough, some progress
+        assert line.startswith(b"regsvc: exporting: ")
 
 
 def test_an_export_that_waits_for_its_reader_can_be_interrupted(run: Run, start: Callable[..., Started]) -> None:

@@ -56,7 +56,7 @@ async def test_a_server_that_is_not_there_yet_is_found_when_it_comes(server: Ser
     server.stop()
     async with open_redis(Secret(server.url), timeout=PATIENCE) as quotas:
         for _ in range(3):
-            with trio.fail_after(0.5), pytest.raises(Unavailable, match=r"^limits: ConnectionError: Unable") as away:
+            with trio.fail_after(3), pytest.raises(Unavailable, match=r"^limits: ConnectionError: Unable") as away:
                 await take(quotas)
             assert away.value.what == "limits"
         with pytest.raises(Unavailable, match=r"^limits: "):
@@ -73,7 +73,7 @@ async def test_a_server_that_crashes_fails_calls_at_once_and_is_found_again_empt
             assert not (await take(quotas)).allowed
             server.stop()
             for _ in range(3):
-                with trio.fail_after(0.5), pytest.raises(Unavailable, match=r"^limits: .*onnection"):
+                with trio.fail_after(3), pytest.raises(Unavailable, match=r"^limits: .*onnection"):
                     await take(quotas)
             server.start()
             await until_asked(lambda: answers(quotas), 5)
@@ -92,7 +92,7 @@ async def test_a_server_that_hangs_costs_one_wait_and_nothing_until_it_is_back(
         for _ in range(1000):
             with pytest.raises(Unavailable):
                 await take(quotas)
-        assert trio.current_time() - began < 1
+        assert trio.current_time() - began < 100 * SHORT.total_seconds()  # and not a thousand and one
         await trio.sleep(0.3)  # it tries to connect to what takes connections, and answers none
         server.tell(signal.SIGCONT)
         await until_asked(lambda: answers(quotas), 5)

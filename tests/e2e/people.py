@@ -16,7 +16,7 @@ import httpx
 from regsvc.http.routes import EVENTS
 from tests import letters
 from tests.chaos.ledger import PASSWORD, PLAIN
-from tests.service import Service
+from tests.service import Service, lines_of
 from tests.waiting import until_asked
 
 SECRET = "one secret of all the services of a test"
@@ -34,7 +34,8 @@ def new_email(name: str = "someone") -> str:
 @asynccontextmanager
 async def client(service: Service, **how: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Open a client of a service."""
-    async with httpx.AsyncClient(base_url=service.url, timeout=20, verify=PLAIN, **how) as http:
+    how = {"timeout": 20, "limits": lines_of(), **how}
+    async with httpx.AsyncClient(base_url=service.url, verify=PLAIN, **how) as http:
         yield http
 
 

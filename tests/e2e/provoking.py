@@ -35,8 +35,9 @@ CODES: Final = {"activate": "0428", "verify": "042813", "confirm_email": "042813
 class Stage:
     """Services that stand while scenes are played, and people whom the scenes leave as they are.
 
-    `full` has the database of `here` and no room for a hash, `strict` hears a client once a minute. `stalled`:
-    requests, by method and path, whose body has been on its way for ever.
+    `full` has the database of `here` and no room for a hash, `strict` hears a client once a minute, mails an
+    address once an hour, and allows several claims to it. `stalled`: requests, by method and path, whose body has been
+    on its way for ever.
     """
 
     here: Service

@@ -19,7 +19,7 @@ from regsvc.store.embedded import Cluster
 from tests.chaos.ledger import PASSWORD
 from tests.e2e.people import Person, client, digits, link_for, mail_with, new_email, on_database
 from tests.postgres import psql, temporary_cluster
-from tests.service import Service
+from tests.service import Service, lines_of
 from tests.waiting import until
 
 GUESSES = 200
@@ -212,7 +212,7 @@ async def test_who_registers_anothers_address_and_spends_its_tries_keeps_him_fro
 
 
 async def test_of_codes_and_links_at_once_one_activates(town: Town, rounds: int | None) -> None:
-    async with client(town.here, limits=httpx.Limits(max_connections=50)) as http:
+    async with client(town.here, limits=lines_of(50)) as http:
         for _ in range(rounds or 2):
             person, code = await registered(http, "linked")
             proofs = [{"code": code}, {"token": await link_for(http, person.email)}] * 25

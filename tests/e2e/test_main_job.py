@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.chaos.ledger import PASSWORD, PLAIN
-from tests.service import Service, running
+from tests.service import Service, lines_of, running
 from tests.waiting import until, until_asked
 
 LIFE = 10  # seconds of a code here, the shortest there is
@@ -202,7 +202,7 @@ async def at_once(calls: Sequence[Callable[[], Awaitable[httpx.Response]]]) -> l
 
 @pytest.mark.timeout(0)
 async def test_of_fifty_at_once_one_registers_and_one_activates(service: Service, rounds: int | None) -> None:
-    limits = httpx.Limits(max_connections=50)
+    limits = lines_of(50)
     async with httpx.AsyncClient(base_url=service.url, timeout=30, limits=limits, verify=PLAIN) as http:
         for _ in range(rounds or 2):
             name, before = f"same{next(_numbers)}", await total(http)

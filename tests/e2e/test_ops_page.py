@@ -239,7 +239,7 @@ async def test_five_hundred_lines_a_second_leave_the_page_time(
         rows = await page.run("document.getElementById('lines').childElementCount")
         assert rows >= min(1000, told)
         assert rows <= 1000
-        assert (await _busy(page) - before) / seconds < 0.6  # of the thread that draws, whatever else the machine does
+        assert (await _busy(page) - before) / seconds < 0.9  # of the thread that draws, whatever else the machine does
         assert await page.run("lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30")  # the newest is seen
 
 

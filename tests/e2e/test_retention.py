@@ -87,7 +87,7 @@ async def test_a_registration_is_kept_as_long_as_pending_ttl_says(dsn: str, fold
             service.start()
             await until(lambda: service.lines("sweep_done"))
             assert [str(row[0]) for row in await raw.fetch("SELECT id FROM registrations")] == [again.json()["id"]]
-        [line] = service.lines("sweep_done")
+        [line] = [line for line in service.lines("sweep_done") if line["registrations"]]
         assert line["registrations"] == 1
         assert 60 <= float(str(line["lag_s"])) < 120
         assert service.terminate() == 0

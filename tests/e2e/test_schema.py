@@ -203,7 +203,7 @@ def schema(service: Service, rounds: int | None) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_operation_does_what_the_document_says(schema: Any, rounds: int | None) -> None:
     seen = Seen()
     for event in from_schema(schema).execute():

@@ -28,7 +28,7 @@ from tests.e2e.people import (
 from tests.e2e.test_main_job import at_once
 from tests.forgeries import forgeries
 from tests.postgres import temporary_cluster
-from tests.service import Service
+from tests.service import Service, lines_of
 from tests.waiting import until, until_asked
 
 GRACE = 2  # seconds in which a refresh token that was used gives the same answer again, here
@@ -111,21 +111,26 @@ async def test_a_login_by_name_and_what_is_said_before_the_activation(here: http
 async def test_of_fifty_refreshes_at_once_all_get_one_successor(
     services: list[Service], here: httpx.AsyncClient, rounds: int | None
 ) -> None:
-    limits = httpx.Limits(max_connections=25)
+    limits = lines_of(25)
     async with (
         httpx.AsyncClient(base_url=services[0].url, timeout=30, limits=limits, verify=PLAIN) as one,
         httpx.AsyncClient(base_url=services[1].url, timeout=30, limits=limits, verify=PLAIN) as other,
     ):
-        eve = await somebody(here, "eve")
+        eve, shown = await somebody(here, "eve"), 0
         for _ in range(rounds or 3):
             await eve.log_in()
             form = {"refresh_token": eve.refresh}
             calls = [partial(http.post, "/v1/auth/refresh", json=form) for http in (one, other) for _ in range(25)]
+            began = trio.current_time()
             answers = await at_once(calls)
+            if trio.current_time() - began >= GRACE:  # on a machine that busy the grace was over for some of them
+                continue
+            shown += 1
             assert {answer.status_code for answer in answers} == {200}
             successors = {answer.json()["refresh_token"] for answer in answers}
             assert len(successors) == 1, "one successor, whoever asks"
             assert eve.refresh not in successors
+        assert shown
 
 
 async def test_a_retry_within_the_grace_works_and_a_replay_after_it_ends_the_session(

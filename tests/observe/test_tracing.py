@@ -150,7 +150,7 @@ async def test_the_end_does_not_wait_for_a_collector_that_hangs(silent: str, mon
         began = trio.current_time()
         async with open_tracing(silent, left=lambda: 0.0):
             fill(1)
-        assert trio.current_time() - began < 0.45
+        assert trio.current_time() - began < 1.9
         await until(partial(lines.of, "spans_dropped"))
 
 

@@ -2,19 +2,21 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from itertools import count
 
 import pytest
 import trio
 
 from regsvc.domain.values import Secret
-from regsvc.store import Store, open_store
+from regsvc.store import Store, open_store, quota
 from regsvc.store.embedded import Cluster
 from regsvc.store.migrations import migrate
 from regsvc.trio_asyncpg import Connection, open_connection
 from tests.postgres import temporary_database
 from tests.store.scenes import new_id
 
+PATIENCE = timedelta(seconds=20)  # for whatever is asked of the database: a busy machine is not what this is about
 _numbers = count()
 
 
@@ -34,10 +36,16 @@ def migrated(postgres: Cluster, template: str) -> Iterator[str]:
         yield dsn
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buckets are given more than their moment, too."""
+    monkeypatch.setattr(quota, "PATIENCE", PATIENCE.total_seconds())
+
+
 @pytest.fixture
 async def store(migrated: str) -> AsyncIterator[Store]:
     """The store on a database of the test's own."""
-    async with open_store(Secret(migrated), new_id=new_id, pool_min=1, pool_max=8) as store:
+    async with open_store(Secret(migrated), new_id=new_id, pool_min=1, pool_max=8, timeout=PATIENCE) as store:
         yield store
 
 

@@ -247,7 +247,7 @@ async def test_buckets_and_answers_that_are_held_are_passed_over_and_looked_at_a
     await raw.execute(KEPT, timedelta(seconds=1))
     async with raw.transaction():
         await raw.execute(f"SELECT FROM {table} FOR UPDATE")
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert (await store.housekeeping.sweep(100)).total == 1
     heap = HEAPS[table]
     assert await store.housekeeping.sweep(1) == replace(NOTHING, more=frozenset({heap}), **{heap.value: 1})
@@ -268,7 +268,7 @@ async def test_what_is_over_of_an_account_and_held_is_passed_over(store: Store, 
         await raw.execute("UPDATE sessions SET expires_at = now()")
     async with raw.transaction():
         await raw.execute(f"SELECT FROM {table} FOR UPDATE")
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await store.housekeeping.sweep(100)
     assert (await sizes(raw))[table] == 1
     await store.housekeeping.sweep(100)
@@ -285,7 +285,7 @@ async def test_rows_that_somebody_holds_are_passed_over(store: Store, raw: Conne
     )
     async with raw.transaction():
         await raw.execute(f"SELECT FROM {table} FOR UPDATE")
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await store.housekeeping.sweep(100)
     assert (await sizes(raw))[table] == 1
     await store.housekeeping.sweep(100)
@@ -297,7 +297,7 @@ async def test_an_unsent_mail_that_somebody_holds_outlives_its_registration(stor
     await raw.execute("UPDATE registrations SET expires_at = now() - interval '2 days'")
     async with raw.transaction():
         await raw.execute("SELECT FROM outbox FOR UPDATE")  # the mailer
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert (await store.housekeeping.sweep(100)).registrations == 1
     parcel = await lease_one(store)
     assert await store.mailbag.mint(parcel, MAC, LIFETIME) is None

@@ -182,7 +182,7 @@ async def test_who_writes_waits_for_no_month_that_is_dropped(migrated: str, raw:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drop, name="dropping")
                 await until_asked(lambda: blocked(raw))
-                with trio.fail_after(1):  # behind the one that waits for the whole trail
+                with trio.fail_after(3):  # behind the one that waits for the whole trail
                     await raw.execute(INSERT, now, HOUR, 1)
         assert done == [Partitioned()]
         assert (await store.housekeeping.partition()).dropped == (f"events_{month(now, -3):%Y_%m}",)
@@ -192,7 +192,7 @@ async def test_who_reads_is_not_waited_for(store: Store, raw: Connection, now: d
     await raw.execute(INSERT, month(now, -3), HOUR, 5)
     async with raw.transaction():
         await raw.execute("SELECT FROM events")
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             assert await store.housekeeping.partition() == Partitioned()
     assert await store.housekeeping.partition() == Partitioned(said(now, -3), moved=5)
 
@@ -281,7 +281,7 @@ FILL = """
     SET timezone = 'UTC';
     INSERT INTO events (id, at, name, subject_id)
     SELECT gen_random_uuid(),
-        date_trunc('second', now() + interval '70 days' - random() * interval '2 years'), 'e' || n % 10,
+        date_trunc('second', now() + interval '70 days' - n * interval '2 years' / (1000 * {thousands})), 'e' || n % 10,
         gen_random_uuid()
     FROM generate_series(1, 1000 * {thousands}) AS n;
     SELECT make_events_partition(date_trunc('month', now()) - n * interval '1 month', 1000000000)
@@ -318,7 +318,8 @@ async def test_pages_go_across_the_months_and_none_is_missed(aged: str) -> None:
         assert len(set(seen)) == len(seen) == await raw.fetchval("SELECT count(*) FROM events WHERE name = 'e7'")
 
 
-@pytest.mark.parametrize("back", [0, 1, 20])
+# A year back there is a year's rest: where there is little left, it may well be read whole and sorted.
+@pytest.mark.parametrize("back", [0, 1, 12])
 @pytest.mark.parametrize("name", [None, "e7"])
 async def test_a_page_looks_at_no_month_after_its_beginning(aged: str, back: int, name: str | None) -> None:
     queries = await trio.to_thread.run_sync(sql.read_queries, sql.folder() / "queries")

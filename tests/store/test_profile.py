@@ -214,7 +214,7 @@ async def test_claims_that_somebody_holds_are_not_waited_for(store: Store, raw: 
     await raw.execute("UPDATE registrations SET email_key = $2 WHERE id = $1", claim.id, ada.email_key)
     async with raw.transaction():
         await raw.execute("SELECT FROM registrations FOR UPDATE")
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             async with store.begin() as unit:
                 await unit.people.lock(ada.id)
                 await unit.people.remove(ada.id)

@@ -13,6 +13,7 @@ from tests.store.cuts import cut, points, whole
 from tests.store.scenes import blocked, new_id, together
 from tests.waiting import until_asked
 
+MOMENT = quota.PATIENCE
 POLICY = Policy(Limit.LOGIN, 3, HOUR)
 ADA, BOB = Take(POLICY, "ada"), Take(POLICY, "bob")
 
@@ -28,20 +29,24 @@ async def answers(store: Store) -> bool:
 async def test_a_database_that_is_not_there_is_told_in_time() -> None:
     async with open_store(Secret("postgresql://nobody@127.0.0.1:1/nothing"), new_id=new_id) as store:
         for call in (store.quotas.take, store.quotas.give_back):
-            with trio.fail_after(1), pytest.raises(Unavailable, match=r"^limits: ") as away:
+            with trio.fail_after(5), pytest.raises(Unavailable, match=r"^limits: ") as away:
                 await call([ADA])
             assert away.value.what == "limits"
 
 
 @pytest.mark.parametrize("call", ["take", "give_back"])
-async def test_a_database_that_is_slow_is_waited_for_a_moment_only(store: Store, raw: Connection, call: str) -> None:
+async def test_a_database_that_is_slow_is_waited_for_a_moment_only(
+    store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
     await store.quotas.take([ADA])
+    monkeypatch.setattr(quota, "PATIENCE", MOMENT)
     async with raw.transaction():
         await raw.execute("SELECT FROM rate_limits FOR UPDATE")
         began = trio.current_time()
         with pytest.raises(Unavailable, match=r"^limits: no answer within 0\.25 s"):
             await getattr(store.quotas, call)([ADA])
-        assert quota.PATIENCE <= trio.current_time() - began < 1
+        assert MOMENT <= trio.current_time() - began < 5
+        monkeypatch.setattr(quota, "PATIENCE", 10.0)
         assert await answers(store)  # of another bucket
     await until_asked(lambda: answers(store))
     await whole(store)
@@ -60,11 +65,8 @@ async def test_the_buckets_are_not_written_ahead(raw: Connection) -> None:
     assert await raw.fetchval("SELECT relpersistence FROM pg_class WHERE relname = 'rate_limits'") == b"u"
 
 
-async def test_the_clock_is_read_for_each_bucket_when_its_lock_is_held(
-    store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_clock_is_read_for_each_bucket_when_its_lock_is_held(store: Store, raw: Connection) -> None:
     """Else a take that waited would find the bucket owing what was paid off meanwhile."""
-    monkeypatch.setattr(quota, "PATIENCE", 10)
     await store.quotas.take([ADA, BOB])
     before = await raw.fetchval("SELECT min(asked_at) FROM rate_limits")
 
@@ -84,11 +86,8 @@ async def test_the_clock_is_read_for_each_bucket_when_its_lock_is_held(
 
 
 @pytest.mark.parametrize("call", ["take", "give_back"])
-async def test_buckets_are_locked_in_one_order(
-    store: Store, raw: Connection, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+async def test_buckets_are_locked_in_one_order(store: Store, raw: Connection, call: str) -> None:
     """However they are asked for, and wherever they lie: so no two calls wait for each other."""
-    monkeypatch.setattr(quota, "PATIENCE", 10)
     takes = [Take(POLICY, key) for key in "eadcb"]
     for take in takes:
         await store.quotas.take([take])

@@ -57,7 +57,7 @@ def test_a_worker_that_dies_is_replaced(scene: Scene) -> None:
     def actor() -> None:
         until(lambda: len(scene.pids()) == 1)
         os.kill(scene.pids()[0], signal.SIGKILL)
-        until(lambda: len(scene.pids()) == 2, 2.0)
+        until(lambda: len(scene.pids()) == 2)
         tell(signal.SIGTERM)
 
     assert scene.run("ready(); wait()", actor) == os.EX_OK

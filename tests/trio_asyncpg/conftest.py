@@ -34,7 +34,7 @@ ROLES = """
 @pytest.fixture(scope="session")
 def server() -> Iterator[Cluster]:
     """A cluster whose roles want passwords of each kind, and which tests may restart and freeze."""
-    with temporary_cluster() as cluster:
+    with temporary_cluster(first=True) as cluster:
         access = cluster.folder / "pg_hba.conf"
         access.write_text(PASSWORDS + access.read_text("utf-8"), "utf-8")
         psql(cluster, ROLES)

@@ -125,7 +125,7 @@ async def test_a_long_statement_is_gone_from_the_server_soon_after_its_deadline(
     async with trio.open_nursery() as nursery:
         for n in range(3):
             nursery.start_soon(sleep, name=f"sleeper {n}")
-    with trio.fail_after(1):
+    with trio.fail_after(10):
         while await pool.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
             pass
     await until(lambda: pool.statistics().recovered == 3)
@@ -143,6 +143,6 @@ async def test_a_cancelled_acquire_leaves_its_turn_to_the_next(database: str) ->
                 finally:
                     trio.lowlevel.remove_instrument(instrument)
             assert pool.statistics().waiting == 0
-            with trio.fail_after(2):
+            with trio.fail_after(10):
                 assert await pool.fetchval("SELECT 1") == 1
         assert pool.statistics().opened == 1

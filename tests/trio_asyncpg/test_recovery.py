@@ -96,7 +96,7 @@ async def test_a_server_that_is_down_is_told_at_once_to_each(server: Cluster, ca
         refused += 1
 
     async with closed_port() as port, trio_asyncpg.open_pool(over(server, port), min_size=2, max_size=4) as pool:
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for n in range(50):
                     nursery.start_soon(ask, pool, name=f"asks {n}")

@@ -223,7 +223,7 @@ async def test_listeners_of_asyncpgs_own_kind(connection: Connection, caplog: py
     connection.add_log_listener(at_once)
     connection.add_log_listener(later)
     await connection.execute("DO $$ BEGIN RAISE NOTICE 'hear'; END $$")
-    with trio.fail_after(2):
+    with trio.fail_after(10):
         await told.wait()
     assert sorted(heard) == ["at once hear", "later hear"]
     assert "a listener failed" in caplog.text

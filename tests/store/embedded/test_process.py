@@ -23,7 +23,7 @@ def test_a_second_owner_is_refused_at_once_and_told_by_whom(data: Path, programs
         began = time.monotonic()
         with pytest.raises(AlreadyOwned, match=f"kill {running.pid}") as refused, open_embedded(data):
             pass
-        assert (refused.value.pid, time.monotonic() - began < 1) == (running.pid, True)
+        assert (refused.value.pid, time.monotonic() - began < 5) == (running.pid, True)
         assert select(programs, dsn) == "1"
 
 
