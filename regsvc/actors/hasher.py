@@ -94,7 +94,7 @@ class Hasher:
     """ports.Passwords over a scheme. Clients have their turns one after the other, each job `deadline` for its start.
 
     `queue`: how many jobs may wait, those included that a thread is about to take; 0: nothing is hashed. `lanes`: how
-    many a thread does at once.
+    many a thread does at once. `stretch`: how much longer so many take than one; believed until it was seen.
     """
 
     def __init__(
@@ -105,11 +105,13 @@ class Hasher:
         queue: int,
         deadline: timedelta,
         lanes: int = 1,
+        stretch: float = 1.0,
         niceness: int = NICENESS,
     ) -> None:
         self._scheme = scheme
         self._room = queue
         self._deadline = deadline
+        self._stretch = stretch
         self._hands: Hands[_Call] = Hands(scheme.do, self._finish, threads=threads, lanes=lanes, niceness=niceness)
         self._calls: set[_Call] = set()  # that are not over
         self._turns: Turns[Job[_Call]] = Turns()
@@ -251,7 +253,8 @@ class Hasher:
         hash: by a fifth, or by half where they share a smaller cache.
         """
         place = self._hands.handed + self._turns.before(client, jobs) + ahead
-        return (place + self._hands.running / 2) * max(self._mean, self._mean_of_full) / self._hands.width
+        full = self._mean_of_full or self._mean * self._stretch
+        return (place + self._hands.running / 2) * max(self._mean, full) / self._hands.width
 
     def _full(self, client: Client, jobs: int = 1) -> Unavailable:
         self._refused += 1

@@ -51,6 +51,19 @@ async def test_a_wait_is_foretold_by_batches_that_were_full_whatever_lone_ones_t
         assert passwords._wait_of(None, 8) >= 7 * 0.4 / 4  # seven come before the last of eight, four at once
 
 
+async def test_before_a_batch_was_full_a_wait_is_foretold_by_a_lone_hash_and_by_how_much_longer_a_full_one_takes() -> (
+    None
+):
+    passwords = Hasher(Gate().open(), threads=1, queue=10, deadline=DEADLINE, lanes=4, stretch=1.5)
+    async with running_hasher(passwords):
+        await passwords.hash(Secret("lone"))
+        lone = passwords.statistics().mean.total_seconds()
+        assert passwords._wait_of(None, 9) == pytest.approx(8 * 1.5 * lone / 4, rel=0.01, abs=1e-5)
+        await passwords.check(Secret("all"), ["right"] * 4)
+        assert passwords._mean_of_full > 0, "what was seen is believed from here on"
+        assert passwords._wait_of(None, 9) == 8 * max(passwords._mean, passwords._mean_of_full) / 4
+
+
 async def test_two_works_and_two_idle_threads_take_a_core_each(mock_clock: MockClock) -> None:
     gate = Gate()
     async with running(gate, threads=2, lanes=4) as (passwords, callers):
@@ -78,11 +91,11 @@ async def test_who_left_or_came_too_late_is_in_no_batch(mock_clock: MockClock) -
     async with running(gate, threads=1, lanes=4, deadline=timedelta(seconds=5)) as (passwords, callers):
         callers.start_soon(passwords.hash, Secret("first"))
         await gate.has_begun()
-        for n in range(3):
-            callers.start_soon(passwords.hash, Secret(f"{n}"))
-        await wait_all_tasks_blocked()
-        callers.cancel_scope.cancel(reason="they hang up")
-        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as people:
+            for n in range(3):
+                people.start_soon(passwords.hash, Secret(f"{n}"))
+            await wait_all_tasks_blocked()
+            people.cancel_scope.cancel(reason="they hang up")
         assert passwords.statistics().waiting == 0
         gate.open()
     assert gate.worked == ["first"]

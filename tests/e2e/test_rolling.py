@@ -122,6 +122,7 @@ async def test_a_hang_up_replaces_the_workers_and_no_request_fails(
 ) -> None:
     with on_database(folder / "hang up", database, WORKERS="2") as [service]:
         heard = Heard(service)
+        await until(lambda: len(heard.pids()) == 2)  # the service is there with the first of them
         first = set(heard.pids())
         async with client(service) as http:
             ann = await somebody(http)
@@ -132,7 +133,7 @@ async def test_a_hang_up_replaces_the_workers_and_no_request_fails(
             [server] = proxy.servers
             assert server.went_down == 0, "nobody saw it unready"
         assert people.failed == []
-        assert len(first) == len(heard.pids()) == 2
+        await until(lambda: len(heard.pids()) == 2)
         assert not first & set(heard.pids())
         assert service.terminate() == os.EX_OK
         assert heard.nothing_lost() == 2 * (rounds or 1) + 2
