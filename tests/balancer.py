@@ -127,16 +127,19 @@ class Server:
     async def watch(self) -> None:
         """Ask for its health, again and again; its idle connections go when they are old."""
         while True:
-            up = False
-            with suppress(Refused, *GONE), trio.move_on_after(CHECK_TIME):
-                line = await self.connect()
-                async with line.stream:
-                    up = (await line.ask("GET", "/readyz", b"", [("Connection", "close")])).status == 200
+            up = await self._is_well() or await self._is_well()  # one that broke off says nothing of other workers
             self.went_down += self.up and not up
             self.up = up
             while self.idle and trio.current_time() - self.idle[0].idle_since > KEPT:
                 self.idle.popleft().stream.socket.close()
             await trio.sleep(CHECK_EVERY)
+
+    async def _is_well(self) -> bool:
+        with suppress(Refused, *GONE), trio.move_on_after(CHECK_TIME):
+            line = await self.connect()
+            async with line.stream:
+                return (await line.ask("GET", "/readyz", b"", [("Connection", "close")])).status == 200
+        return False
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from tests.chaos import recording
 from tests.postgres import temporary_cluster, temporary_database
 from tests.redis import any_redis
 
-# Each test has its minute; how long a single example takes says something of the machine only.
+# Each test has three minutes; how long a single example takes says something of the machine only.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
 _numbers = count()
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "rounds" in getattr(item, "fixturenames", ()):
                 own = item.get_closest_marker("timeout")
-                small = max(60, *own.args) if own is not None else 60
+                small = max(180, *own.args) if own is not None else 180
                 item.add_marker(pytest.mark.timeout(small + 10 * rounds), append=False)
 
 

@@ -19,7 +19,7 @@ CODE: Final = re.compile(r"(?m)^\s*(\d{4,10})\s*$")  # alone on its line
 
 def texts(url: str, to: str) -> list[str]:
     """Return the text parts of the letters to an address, newest first."""
-    return read(httpx.get(f"{url}/api/v2/search", params={"kind": "to", "query": to}, verify=_PLAIN))
+    return read(httpx.get(f"{url}/api/v2/search", params={"kind": "to", "query": to}, timeout=20, verify=_PLAIN))
 
 
 def read(found: httpx.Response) -> list[str]:

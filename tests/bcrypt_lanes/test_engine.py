@@ -127,7 +127,7 @@ def test_what_is_younger_than_its_sources_is_fresh(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not can_compile(), reason="there is no C compiler on this machine")
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_it_is_clean_under_the_sanitizers(folder: Path) -> None:
     flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O0", "-g")
     made = compile_lanes(folder, *flags)

@@ -33,7 +33,7 @@ def batches(rounds: int, lanes: int, costs: tuple[int, ...], seed: int = 4) -> I
         )
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_random_ones_are_the_package_s(lanes: Lanes, rounds: int | None) -> None:
     """`--rounds 100000` is the large form, `--rounds 1000000` the largest, at cost 4."""
     compared, asked = 0, rounds or 300
@@ -51,7 +51,7 @@ def test_each_lane_computes_the_same(password: bytes, salt: bytes, width: int, l
     assert digests[0] == Package().digest(4, [password], [salt])[0]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_every_cost(lanes: Lanes, rounds: int | None) -> None:
     for cost in range(4, 15 if rounds else 11):
         salts = [new_salt(cost) for _ in range(lanes.lanes)]

@@ -18,7 +18,7 @@ import trio
 
 from regsvc import trio_asyncpg
 from tests.canaries import KNOWN
-from tests.service import Service, plain
+from tests.service import Service, lines_of, plain
 from tests.smtp_sink import Received
 from tests.waiting import LOOK_EVERY, until, until_asked
 
@@ -79,7 +79,7 @@ class Ledger:
     async def client(self, service: Service, name: str) -> None:
         """Register new addresses one after the other and activate each; ends when cancelled."""
         number = 0
-        async with httpx.AsyncClient(timeout=10, verify=PLAIN) as http:
+        async with httpx.AsyncClient(timeout=20, verify=PLAIN, limits=lines_of()) as http:
             while True:
                 number += 1
                 email = f"{name}-{number}@example.test"
@@ -93,7 +93,7 @@ class Ledger:
     async def crowd(self, service: Service, name: str, *, every: float, enough: trio.Event) -> None:
         """Register address after address until `enough`, without waiting for codes; ends when each was activated."""
         async with (
-            httpx.AsyncClient(timeout=10, verify=PLAIN) as http,
+            httpx.AsyncClient(timeout=20, verify=PLAIN, limits=lines_of()) as http,
             trio.open_nursery() as waiting,
         ):
             number = 0

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_standby_that_takes_over_has_all_that_was_acknowledged(
     service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted
 ) -> None:

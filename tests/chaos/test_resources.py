@@ -96,7 +96,7 @@ async def test_a_full_disk_is_said_and_recovered_from_without_a_restart(
             one.end()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 async def test_without_file_descriptors_it_refuses_and_recovers(
     service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted
 ) -> None:
@@ -146,7 +146,7 @@ async def _healthy(http: httpx.AsyncClient) -> bool:
     return (await http.get("/readyz")).status_code == 200
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_name_server_that_fails_delays_mail_and_nothing_else(
     service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ import httpx
 from regsvc.http.routes import EVENTS
 from tests import letters
 from tests.chaos.ledger import PASSWORD, PLAIN
-from tests.service import Service, lines_of
+from tests.service import READY_SECONDS, Service, lines_of
 from tests.waiting import until_asked
 
 SECRET = "one secret of all the services of a test"
@@ -198,5 +198,5 @@ async def eventually(ask: Callable[[], Awaitable[httpx.Response]], status: int) 
             last[:] = [await ask()]
         return bool(last) and last[0].status_code == status
 
-    await until_asked(has)
+    await until_asked(has, READY_SECONDS)
     return last[0]

@@ -31,7 +31,7 @@ def measured(part: Part, folder: Path | None = None) -> dict[str, Found]:
     return found
 
 
-@pytest.mark.timeout(120)  # two or three services each, on however busy a machine
+@pytest.mark.timeout(240)  # two or three services each, on however busy a machine
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_a_part_measures_ours(part: Part, monkeypatch: pytest.MonkeyPatch, rounds: int | None) -> None:
     if not rounds and part.name not in SMALL:
@@ -41,7 +41,7 @@ def test_a_part_measures_ours(part: Part, monkeypatch: pytest.MonkeyPatch, round
         assert not [name for name in row.peers if "FastAPI" in name], "it is said to be missing"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.skipif(bool(NO_PEERS), reason=NO_PEERS)
 @pytest.mark.parametrize("name", ["light", "mail"])
 def test_peers_stand_beside_it(name: str, tmp_path: Path, rounds: int | None) -> None:

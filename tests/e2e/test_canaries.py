@@ -346,7 +346,7 @@ async def is_administered(town: Town, person: Person) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_no_secret_is_anywhere_afterwards(town: Town) -> None:
     async with town.client() as http:
         person = await signs_up(town, http)

@@ -33,7 +33,7 @@ TABLE = routes(development=False)
 AWAY = kinds.SERVICE_UNAVAILABLE
 LAST = kinds.REQUEST_TIMEOUT  # their requests stall while the others are asked
 UNREAD = (LAST, kinds.PAYLOAD_TOO_LARGE)  # the server refuses them before they come to a route
-FEW = {"CODE_ATTEMPTS": "2", "CODE_FAILURES_PER_DAY": "3", "RESENDS_PER_HOUR": "1"}
+FEW = {"CODE_ATTEMPTS": "2", "CODE_FAILURES_PER_DAY": "3", "RESENDS_PER_HOUR": "1", "RATE_LIMIT_STORE": "memory"}
 FULL = {**FEW, "HASH_QUEUE": "0", "COOKIES": "true"}
 NO_MORE = {"DUPLICATE_POLICY": "claims", "RESENDS_PER_HOUR": "0"}
 STRICT = {**NO_MORE, "RATE_LIMIT_STORE": "memory", "RATE_LIMIT_GLOBAL_PER_MINUTE": "1"}

@@ -155,7 +155,7 @@ def _reaches(who: pwd.struct_passwd) -> bool:
     return started.returncode == 0
 
 
-@pytest.mark.timeout(60)  # a wheel is built, and the large form installs all that it needs
+@pytest.mark.timeout(180)  # a wheel is built, and the large form installs all that it needs
 def test_what_the_image_is_made_of_serves_and_ends_as_a_container_does(image: Image) -> None:
     assert len(image.left_out) == 2
     assert not (image.root / "opt/regsvc/bin/pip").exists(), "what installs stays behind"
@@ -179,7 +179,7 @@ def test_what_the_image_is_made_of_serves_and_ends_as_a_container_does(image: Im
         assert health(image, environment) == 0
         assert (data / "secret").stat().st_uid == owner
         process.send_signal(getattr(signal, image.said["STOPSIGNAL"]))
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert health(image, environment) == 1
         assert lines.read_all(log.read_bytes())
     finally:

@@ -18,6 +18,7 @@ from tests.service import Service
 BASE = "http://accounts.example.test"
 LIMITS = {
     "ENABLE_RATE_LIMITING": "true",
+    "RATE_LIMIT_STORE": "memory",
     "RATE_LIMIT_ACTIVATION_PER_MINUTE": "1",
     "RATE_LIMIT_REGISTRATION_PER_HOUR": "1000",
 }

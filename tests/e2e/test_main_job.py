@@ -144,7 +144,7 @@ async def test_a_code_dies_after_its_life_and_a_new_one_works(service: Service, 
             await trio.sleep(LIFE / 4)  # each look spends a try, and there are five
             return False
 
-        await until_asked(expired)
+        await until_asked(expired, 3 * LIFE)
         late = await http.post("/v1/users/activate", json={"code": code}, auth=who)
         assert late.status_code == 410
         assert (await http.post("/v1/users/resend-code", auth=who)).status_code == 202

@@ -105,7 +105,7 @@ async def sign_up(service: Service, number: int) -> None:
     await until(lambda: len(service.lines("mail_sent")) >= number)
 
 
-@pytest.mark.timeout(60)  # a few seconds where nobody else is at work, as below
+@pytest.mark.timeout(180)  # a few seconds where nobody else is at work, as below
 async def test_a_worker_with_nothing_to_do_is_small(folder: Path, rounds: int | None) -> None:
     number = 4 if rounds else 2
     with running(folder, WORKERS=str(number), PASSWORD_ROUNDS="4", LOG_LEVEL="info") as service:
@@ -136,7 +136,7 @@ async def hold(service: Service, held: AsyncExitStack, number: int) -> None:
             nursery.start_soon(visitors, number // CALLERS, name="visitors")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 async def test_an_idle_connection_takes_little(folder: Path) -> None:
     with running(folder, PASSWORD_ROUNDS="4", LOG_LEVEL="info") as service:
         [pid] = worker_pids(service)

@@ -1,7 +1,8 @@
 """One trace from a request to its mail, through the outbox, in whichever process that is sent; and its story told."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -19,6 +20,11 @@ from tests.waiting import until
 def mail_of(mailer: Service, trace_id: str, event: str) -> dict[str, object] | None:
     """The line of a mail's event in a trace."""
     return next((line for line in mailer.lines(event) if line.get("trace_id") == trace_id), None)
+
+
+def all_said(service: Service, event: str, trace_ids: Iterable[str]) -> bool:
+    """Whether there is a line of an event in each trace."""
+    return all(mail_of(service, trace_id, event) for trace_id in trace_ids)
 
 
 def story(trace_id: str, *services: Service) -> list[dict[str, object]]:
@@ -68,7 +74,8 @@ async def test_every_mail_is_in_the_trace_of_the_request_that_asked_for_it(tmp_p
                 reset = await ask("/v1/auth/forgot-password", {"email": email}, 202)
                 await trio.to_thread.run_sync(sink.wait, 4)
             asked = {registered: "activation", resent: "activation", proved: "verify", reset: "reset"}
-            await until(lambda: all(mail_of(mailer, trace_id, "mail_sent") for trace_id in asked))
+            for said, service in (("mail_sent", mailer), ("http_request", front)):
+                await until(partial(all_said, service, said, asked))
             for trace_id, letter in asked.items():
                 look_at(story(trace_id, mailer, front), letter, deferred=trace_id == registered)
             [by_request] = {line["trace_id"] for line in story("asks-for-forgot-password", front, mailer)}

@@ -299,8 +299,8 @@ async def test_a_network_that_fails_is_told_and_comes_back(chromium: Program, se
 
 async def test_what_it_reads_is_there(service: Service) -> None:
     """The page names fields of an answer; a change of theirs is noticed where no browser is installed, too."""
-    async with httpx.AsyncClient(base_url=service.url, headers=MACHINE) as http:
-        with trio.fail_after(10):
+    async with httpx.AsyncClient(base_url=service.url, headers=MACHINE, timeout=20) as http:
+        with trio.fail_after(20):
             answer = (await http.get("/v1/metrics")).json()
     static = Path(__file__).parents[2] / "regsvc/http/static"
     scripts = "".join((static / name).read_text() for name in ("ops.js", "ops-metrics.js", "ops-panels.js"))

@@ -34,7 +34,7 @@ def services() -> Iterator[list[Service]]:
     with (
         tempfile.TemporaryDirectory(prefix="regsvc ") as folder,
         temporary_cluster() as cluster,
-        on_database(Path(folder), cluster.dsn, 2, DRAIN_SECONDS="10") as both,
+        on_database(Path(folder), cluster.dsn, 2, DRAIN_SECONDS="10", CODE_TTL="600") as both,
     ):
         yield both
 
@@ -114,7 +114,7 @@ async def keys(http: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_a_new_signing_key_under_load(services: list[Service], rounds: int | None) -> None:
     crowd = Crowd()
     async with client(services[0]) as here, client(services[1]) as there, trio.open_nursery() as nursery:

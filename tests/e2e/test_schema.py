@@ -23,7 +23,7 @@ from schemathesis.engine import events, from_schema
 from regsvc.http.receipt import HEADER
 from regsvc.http.table.keyed import KEY
 from tests.letters import code_for
-from tests.service import Service, running
+from tests.service import Service, lines_of, running
 
 EXAMPLES: Final = 10  # of one round, over all operations: 1,000 rounds are 10,000 examples and more
 ADMIN_TOKEN: Final = "what-a-machine-shows-to-administer"
@@ -152,7 +152,7 @@ def service() -> Iterator[Service]:
 
 def told(url: str, rounds: int | None) -> dict[str, Any]:
     """Return what schemathesis is told. In the large form each of its runs is another one."""
-    operations = sum(len(item) for item in httpx.get(f"{url}/openapi.json").json()["paths"].values())
+    operations = sum(len(item) for item in httpx.get(f"{url}/openapi.json", timeout=20).json()["paths"].values())
     examples = SMALL if rounds is None else max(SMALL, EXAMPLES * rounds // operations)
     return {
         **({"seed": 1} if rounds is None else {}),
@@ -184,7 +184,7 @@ def schema(service: Service, rounds: int | None) -> Iterator[Any]:
     found = found.exclude(operation_id_regex="^(mail_events|staff_log_stream)(_at_.*)?$")  # they never end
     if rounds is None:
         found = found.exclude(tag="Aliases")
-    with httpx.Client(base_url=service.url) as http:
+    with httpx.Client(base_url=service.url, timeout=20, limits=lines_of()) as http:
         crowd = Crowd(http)
 
         @found.auth(refresh_interval=None)

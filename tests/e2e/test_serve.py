@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service import Service, plain, running, running_first
+from tests.service import READY_SECONDS, Service, plain, running, running_first
 
 EMAIL, PASSWORD = "ada@example.org", "correct horse battery"
-GONE_SECONDS = 5.0  # after a kill -9 of the parent
+GONE_SECONDS = 15.0  # after a kill -9 of the parent
 PLAIN = plain()
 QUICK = {"PASSWORD_ROUNDS": "4"}
 HERE = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_somebody_registers_reads_the_code_and_activates(service: Service) -> No
 
 def test_both_workers_serve(service: Service) -> None:
     def workers() -> set[object]:
-        httpx.get(f"{service.url}/livez", verify=PLAIN)
+        httpx.get(f"{service.url}/livez", timeout=20, verify=PLAIN)
         return {line["worker"] for line in service.lines("http_request")}
 
     until(lambda: workers() == {1, 2})
@@ -104,7 +104,7 @@ def test_a_killed_worker_is_replaced_within_two_seconds(service: Service) -> Non
     # A machine that runs other tests beside this one takes longer to import: the wait itself is what is promised.
     assert service.lines("worker_restarted")[-1]["wait_s"] == 0.1
     assert time.monotonic() - began < 15
-    assert httpx.get(f"{service.url}/livez", verify=PLAIN).status_code == 200
+    assert httpx.get(f"{service.url}/livez", timeout=20, verify=PLAIN).status_code == 200
 
 
 def test_a_killed_postgresql_is_started_again(service: Service) -> None:
@@ -132,7 +132,7 @@ def test_a_second_service_on_the_same_folder_or_port_says_what_to_do(service: Se
     port = regsvc(service.folder, "serve", "--port", str(service.port))
     assert port.returncode == os.EX_TEMPFAIL
     assert "another program listens there: stop it, or set REGSVC_PORT" in port.stderr
-    assert httpx.get(f"{service.url}/readyz", verify=PLAIN).status_code == 200
+    assert httpx.get(f"{service.url}/readyz", timeout=20, verify=PLAIN).status_code == 200
 
 
 def regsvc(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -183,7 +183,7 @@ def test_a_database_that_is_away_at_the_start_is_told_of_and_waited_for(tmp_path
     service = Service(tmp_path, away)
     try:
         service.launch()
-        until(lambda: len(service.lines("worker_restarted")) >= 2)
+        until(lambda: len(service.lines("worker_restarted")) >= 2, READY_SECONDS)
         assert {line["exit_status"] for line in service.lines("worker_exited")} == {os.EX_TEMPFAIL}
         assert service.lines("database_unavailable")
         assert service.terminate() == 0

@@ -23,7 +23,7 @@ from tests.waiting import until
 
 LARGE = 100_000
 HEAD, BODY, STALLED = 5.0, 10.0, 10.0  # seconds; http.door.Limits
-GRACE = 3.0  # seconds; a busy machine is no failure
+GRACE = 8.0  # seconds; a busy machine is no failure
 GROWTH_MAX = 100 * 1024 * 1024  # bytes
 UNREAD_MAX = 16 * 1024 * 1024  # bytes that the kernels take of a body which nobody reads
 ENDLESS = 64 * 1024 * 1024  # bytes of such a body
@@ -177,7 +177,7 @@ def attacks(rounds: int) -> Iterator[Attack]:
     return islice(corpus(seed=12, more=more), rounds)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_siege_ends_nothing_and_delays_nobody(service: Service, rounds: int | None) -> None:
     large = (rounds or 0) >= LARGE
     slow, oversize = (1000, 200) if large else (20, 8)

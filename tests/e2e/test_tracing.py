@@ -71,6 +71,9 @@ async def test_a_registration_is_one_trace_from_the_request_to_its_mail(tmp_path
                 headers = {"traceparent": traceparent, "Authorization": "Bearer nobody's"}
                 assert (await http.get("/v1/users/me", headers=headers)).status_code == 401
             await http.get("/nowhere/at-all?with=words")
+            # The end of a worker waits for its last spans no longer than a second.
+            seen = partial(all_are_there, collector, place.trace_id)
+            await trio.to_thread.run_sync(collector.wait, seen)
         assert (front.terminate(), mailer.terminate()) == (0, 0)
         spans = collector.of(place.trace_id)
         look_at(spans, place, front, mailer)
@@ -81,6 +84,12 @@ async def test_a_registration_is_one_trace_from_the_request_to_its_mail(tmp_path
 
 def library_words(service: Service) -> list[dict[str, object]]:
     return [line for line in service.lines("library_message") if line["level"] != "debug"]
+
+
+def all_are_there(collector: Collector, trace_id: str) -> bool:
+    """Whether the collector has heard of a registration's mail, and of the last request."""
+    statuses = {one.facts.get("http.response.status_code") for one in collector.spans}
+    return "consumer" in {one.kind for one in collector.of(trace_id)} and 404 in statuses
 
 
 def look_at(spans: list[Collected], place: Trace, front: Service, mailer: Service) -> None:
@@ -161,6 +170,6 @@ async def test_a_collector_that_is_away_costs_a_line(tmp_path: Path, database: s
                         await until(partial(service.lines, "trace_collector_up"))
                 await until(partial(service.lines, "spans_dropped"))
         service.terminate()
-        [down] = service.lines("trace_collector_down")
+        down, *_ = service.lines("trace_collector_down")
         assert str(port) in str(down["reason"])
         assert library_words(service) == []

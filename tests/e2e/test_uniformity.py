@@ -30,7 +30,7 @@ QUESTIONS = {
     "activate": Question("/v1/users/activate", {"code": "0000"}, WRONG),
 }
 
-pytestmark = pytest.mark.timeout(60)  # whose accounts the first test makes: seconds, and many on a busy machine
+pytestmark = pytest.mark.timeout(180)  # whose accounts the first test makes: seconds, and many on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ NOTABLE = (  # what must happen in some of them, or they show little
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_every_invariant_holds_in_every_history(
     rounds: int | None, capsys: pytest.CaptureFixture[str], counted: Counted
 ) -> None:
