@@ -80,7 +80,7 @@ def psql(cluster: Cluster, statement: str, *, database: str | None = None) -> st
         capture_output=True,
         check=True,
         text=True,
-        timeout=20,
+        timeout=50,
     )
     return answer.stdout.strip()
 

@@ -92,7 +92,7 @@ class Scripted:
     told: Callable[[str, bytes], None] | None = None  # of each letter that was read to the dot: its recipient, and it
     _changed: trio.Condition = field(default_factory=trio.Condition)
 
-    async def wait(self, condition: Callable[["Scripted"], bool], seconds: float = 5) -> None:
+    async def wait(self, condition: Callable[["Scripted"], bool], seconds: float = 20) -> None:
         """Wait until `condition` holds; it is looked at whenever something was heard or somebody came or went."""
         with trio.fail_after(seconds):
             async with self._changed:

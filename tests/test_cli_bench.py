@@ -145,7 +145,7 @@ def test_limits_are_told_with_what_lifts_them() -> None:
 )
 def test_what_is_missing_is_said(arguments: tuple[str, ...], how: Any, status: int, words: str) -> None:
     with faking(**how) as fake:
-        found = run(fake.url, *QUICK, "--timeout", "500ms", *arguments)
+        found = run(fake.url, *QUICK, "--timeout", "3s", *arguments)
     assert found.exit_code == status, found.output
     assert words in found.stderr
     assert found.stderr.count("\n") == 1
@@ -170,7 +170,7 @@ def test_nobody_there() -> None:
     [(b"SSH-2.0-x\r\n\r\n\r\n", 1, "does not speak HTTP"), (b"", 75, "hung up"), (None, 75, "said nothing")],
 )
 def test_somebody_else_there(said: bytes | None, status: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regsvc.cli.bench.session.GREETING", 0.3)
+    monkeypatch.setattr("regsvc.cli.bench.session.GREETING", 0.3 if said is None else 10.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

@@ -138,7 +138,7 @@ def test_a_running_ring_hears_of_a_rotation_and_signs_with_it_in_time(run: Run) 
         async with open_keys(told, dsn) as ring:
             await ring.load()
             old = ring.signing().kid
-            await trio.to_thread.run_sync(partial(run, "rotate", "--lead", "1"))
+            await trio.to_thread.run_sync(partial(run, "rotate", "--lead", "5"))
             await ring.load()
             assert ring.signing().kid == old
             assert len(kids(ring)) == 2

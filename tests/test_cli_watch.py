@@ -96,7 +96,7 @@ def one_stream(*events: bytes) -> dict[str, list[tuple[int, str, bytes]]]:
 def test_a_service_is_watched_for_a_moment() -> None:
     lines = (event("line", one) for one in recorded())
     with serving(one_stream(b": ping\n\n", *lines, event("lost", {"lines": 4}), event("news", {}))) as told:
-        found = run(told.url + "/", "--once", "--json", "--every", "0.5")
+        found = run(told.url + "/", "--once", "--json", "--every", "3")
     assert found.exit_code == 0, found.stderr
     shown = json.loads(found.stdout)
     assert shown["lines"] >= 366
@@ -193,7 +193,7 @@ def test_a_token_is_read_from_a_file_and_goes_in_clear_only_with_a_word(tmp_path
     (tmp_path / "token").write_text(f"{TOKEN[::-1]}\n")
     with serving(one_stream()) as told:
         url = told.url.replace("127.0.0.1", "127.0.0.2")
-        assert run(told.url, "--token-file", "token", "--once", "--every", "0.2").exit_code == 0
+        assert run(told.url, "--token-file", "token", "--once", "--every", "2").exit_code == 0
     assert told.of(STREAM)[0]["Authorization"] == f"Bearer {TOKEN[::-1]}"
     assert "in clear" in run(url, "--once").stderr
 
@@ -214,7 +214,7 @@ def test_an_administrator_logs_in_is_renewed_and_logs_out(monkeypatch: pytest.Mo
     monkeypatch.setattr("regsvc.cli.watch._typist", lambda: True)
     with serving(answers) as told:
         given = b"alice@example.org\ncorrect horse battery staple\n"
-        found = run(told.url, "--once", "--every", "0.5", given=given)
+        found = run(told.url, "--once", "--every", "3", given=given)
         assert found.exit_code == 0, found.stderr
         bodies = [body for _, path, _, body in told.asked if path == "/v1/auth/login"]
         assert json.loads(bodies[0]) == {"email": "alice@example.org", "password": "correct horse battery staple"}

@@ -53,6 +53,7 @@ class Scene:
                 tell(signal.SIGTERM)
 
         acting = threading.Thread(target=act, name="actor")
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # a word that comes too late ends no tests
         acting.start()
         sockets = [os.dup(self.door.fileno())]
         try:
@@ -62,6 +63,7 @@ class Scene:
         finally:
             with_closed(tell_ready)  # where it never was ready, the actor hears of it
             acting.join()
+            signal.signal(signal.SIGTERM, before)
             for end in (reading, self.lifeline, ready):
                 with_closed(end)
             if self.failed:

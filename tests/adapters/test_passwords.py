@@ -252,6 +252,12 @@ def test_what_other_systems_take_at_most_is_read() -> None:
 @pytest.mark.parametrize("scheme", [Bcrypt(KEYS, rounds=12), Argon2id(KEYS, memory=65536, passes=3)])
 def test_the_gil_is_let_go_while_a_hash_is_made(scheme: Scheme) -> None:
     """This thread goes on working while another hashes: it sees the clock tick all the time."""
+    looks = (watched(scheme) for _ in range(5))  # in one of which at least nobody else takes its core away
+    assert any(took > 0.03 and longest < took * 0.8 for took, longest in looks)
+
+
+def watched(scheme: Scheme) -> tuple[float, float]:
+    """Return how long a hash took on another thread, and how long this one stood still meanwhile, at most."""
     hashing = threading.Thread(target=scheme.waste, args=(Secret("x"),))
     began = last = time.perf_counter()
     longest = 0.0
@@ -259,9 +265,7 @@ def test_the_gil_is_let_go_while_a_hash_is_made(scheme: Scheme) -> None:
     while hashing.is_alive():
         now = time.perf_counter()
         longest, last = max(longest, now - last), now
-    took = last - began
-    assert took > 0.03, "or it shows nothing"
-    assert longest < took * 0.8
+    return last - began, longest
 
 
 # ------------------------------------------------------------------------------------------------- all of them

@@ -56,13 +56,13 @@ async def test_a_server_that_is_not_there_yet_is_found_when_it_comes(server: Ser
     server.stop()
     async with open_redis(Secret(server.url), timeout=PATIENCE) as quotas:
         for _ in range(3):
-            with trio.fail_after(3), pytest.raises(Unavailable, match=r"^limits: ConnectionError: Unable") as away:
+            with trio.fail_after(10), pytest.raises(Unavailable, match=r"^limits: ConnectionError: Unable") as away:
                 await take(quotas)
             assert away.value.what == "limits"
         with pytest.raises(Unavailable, match=r"^limits: "):
             await quotas.give_back([Take(POLICY, "a")])
         server.start()
-        await until_asked(lambda: answers(quotas), 5)
+        await until_asked(lambda: answers(quotas))
 
 
 async def test_a_server_that_crashes_fails_calls_at_once_and_is_found_again_empty(server: Server) -> None:
@@ -73,10 +73,10 @@ async def test_a_server_that_crashes_fails_calls_at_once_and_is_found_again_empt
             assert not (await take(quotas)).allowed
             server.stop()
             for _ in range(3):
-                with trio.fail_after(3), pytest.raises(Unavailable, match=r"^limits: .*onnection"):
+                with trio.fail_after(10), pytest.raises(Unavailable, match=r"^limits: .*onnection"):
                     await take(quotas)
             server.start()
-            await until_asked(lambda: answers(quotas), 5)
+            await until_asked(lambda: answers(quotas))
             assert (await take(quotas)).remaining == 4
 
 
@@ -84,7 +84,7 @@ async def test_a_server_that_hangs_costs_one_wait_and_nothing_until_it_is_back(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_redis(Secret(server.url), timeout=SHORT) as quotas:
-        await until_asked(lambda: answers(quotas), 5)
+        await until_asked(lambda: answers(quotas))
         server.tell(signal.SIGSTOP)
         began = trio.current_time()
         with pytest.raises(Unavailable, match=r"^limits: TooSlowError"):
@@ -95,7 +95,7 @@ async def test_a_server_that_hangs_costs_one_wait_and_nothing_until_it_is_back(
         assert trio.current_time() - began < 100 * SHORT.total_seconds()  # and not a thousand and one
         await trio.sleep(0.3)  # it tries to connect to what takes connections, and answers none
         server.tell(signal.SIGCONT)
-        await until_asked(lambda: answers(quotas), 5)
+        await until_asked(lambda: answers(quotas))
     assert [record for record in caplog.records if record.name == "coredis"] == []
     assert logging.getLogger("coredis").level == logging.NOTSET
 
@@ -115,7 +115,7 @@ async def test_what_the_server_refuses_is_an_outage_and_does_not_stay(server: Se
         await raw.rpush(f"{PREFIX}login:bad", ["not a number"])
         with pytest.raises(Unavailable, match=r"^limits: WrongTypeError"):
             await take(quotas, "bad")
-        await until_asked(lambda: answers(quotas), 5)
+        await until_asked(lambda: answers(quotas))
 
 
 async def test_a_key_outlives_its_debt_by_about_a_second(server: Server) -> None:
@@ -131,10 +131,10 @@ async def test_a_key_outlives_its_debt_by_about_a_second(server: Server) -> None
 async def test_a_lost_connection_leaves_nothing_behind(server: Server) -> None:
     async with looking(server) as raw, open_redis(Secret(server.url), timeout=PATIENCE) as quotas:
         for _ in range(20):
-            await until_asked(lambda: answers(quotas), 5)
+            await until_asked(lambda: answers(quotas))
             [mine] = [client for client in await raw.client_list() if client["name"] == "regsvc"]
             await raw.client_kill(identifier=int(mine["id"]))
-        await until_asked(lambda: answers(quotas), 5)
+        await until_asked(lambda: answers(quotas))
         assert [client["name"] for client in await raw.client_list()].count("regsvc") == 1
 
 

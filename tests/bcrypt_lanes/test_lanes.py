@@ -167,7 +167,7 @@ def test_others_run_meanwhile(lanes: Lanes) -> None:
     ticks, over = [], threading.Event()
 
     def hashing() -> None:
-        lanes.digest(9, [b"a"] * lanes.lanes, [bytes(16)] * lanes.lanes)
+        lanes.digest(11, [b"a"] * lanes.lanes, [bytes(16)] * lanes.lanes)
         over.set()
 
     thread = threading.Thread(target=hashing, name="hashing")

@@ -182,7 +182,7 @@ async def test_what_outlasts_the_grace_is_cut_and_counted() -> None:
 async def test_a_request_that_meets_the_drain_on_its_way_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     drain = regsvc.http.server._drain
 
-    async with serving(limits=Limits(fresh=1)) as house, calling(house.port) as fresh, calling(house.port) as used:
+    async with serving(limits=Limits(fresh=10)) as house, calling(house.port) as fresh, calling(house.port) as used:
 
         async def drain_while_asked(door: Door) -> None:
             with socket.socket(fileno=os.dup(used.stream.socket.fileno())) as asking:

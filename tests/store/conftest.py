@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from regsvc.domain.values import Secret
-from regsvc.store import Store, open_store, quota
+from regsvc.store import Store, open_store, probe, quota
 from regsvc.store.embedded import Cluster
 from regsvc.store.migrations import migrate
 from regsvc.trio_asyncpg import Connection, open_connection
@@ -38,8 +38,9 @@ def migrated(postgres: Cluster, template: str) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buckets are given more than their moment, too."""
-    monkeypatch.setattr(quota, "PATIENCE", PATIENCE.total_seconds())
+    """Buckets and probes are given more than their moment, too."""
+    for module in (probe, quota):
+        monkeypatch.setattr(module, "PATIENCE", PATIENCE.total_seconds())
 
 
 @pytest.fixture

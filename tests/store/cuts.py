@@ -34,7 +34,7 @@ async def cut(work: Callable[[], Awaitable[object]], n: int) -> bool:
 
 async def whole(store: Store) -> None:
     """The pool lends as many connections as ever."""
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         await together(8, lambda n: held(store, f"whole{n}"))
         await until(lambda: store.statistics().in_use + store.statistics().recovering == 0)
 

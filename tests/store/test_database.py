@@ -107,7 +107,7 @@ async def test_odd_text_comes_back_as_it_was(store: Store) -> None:
 
 
 async def test_a_full_pool_is_unavailable_in_time(migrated: str) -> None:
-    short = timedelta(seconds=0.1)
+    short = timedelta(seconds=1)
     async with open_store(Secret(migrated), new_id=new_id, pool_max=2, timeout=short) as store:
         await look(store)
         async with store.begin(), store.begin():
@@ -117,7 +117,7 @@ async def test_a_full_pool_is_unavailable_in_time(migrated: str) -> None:
 
 
 async def test_waiting_for_a_lock_too_long_is_unavailable(migrated: str) -> None:
-    short = timedelta(seconds=0.2)
+    short = timedelta(seconds=1)
     async with open_store(Secret(migrated), new_id=new_id, timeout=short) as store:
         async with store.begin() as unit:
             await unit.accounts.load(form().email.key)

@@ -332,12 +332,12 @@ async def test_one_of_all_gets_the_turn_and_the_next_when_nobody_took_it_for_so_
 
     await together(8, ask)
     assert sorted(got) == [False] * 7 + [True]
-    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '59 s'")
+    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '50 s'")
     assert not await store.housekeeping.turn(minute)
     assert await store.housekeeping.turn(timedelta(0))  # who has it says that it goes on
-    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '59 s'")
+    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '50 s'")
     assert not await store.housekeeping.turn(minute)
-    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '2 s'")
+    await raw.execute("UPDATE turns SET taken_at = taken_at - interval '20 s'")
     assert await store.housekeeping.turn(minute)
 
 

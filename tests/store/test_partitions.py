@@ -57,11 +57,15 @@ async def in_default(raw: Connection) -> int:
     return int(await raw.fetchval("SELECT count(*) FROM events_default"))
 
 
-async def test_a_migrated_database_has_this_month_and_the_next_two(raw: Connection, now: datetime) -> None:
-    assert await rows(raw, BOUNDS) == [(month(now, n), month(now, n + 1)) for n in range(3)]
+async def test_a_migrated_database_has_this_month_and_the_next_two(
+    store: Store, raw: Connection, now: datetime
+) -> None:
+    await store.housekeeping.partition()  # the month may have turned since it was migrated
+    assert (await rows(raw, BOUNDS))[-3:] == [(month(now, n), month(now, n + 1)) for n in range(3)]
 
 
 async def test_what_is_there_is_not_made_again(store: Store) -> None:
+    await store.housekeeping.partition()  # as above
     assert await store.housekeeping.partition() == Partitioned()
 
 

@@ -68,18 +68,20 @@ def test_a_database_that_dies_is_started_again(scene: Scene) -> None:
 
 
 def test_it_can_be_stopped_while_the_database_starts(scene: Scene) -> None:
+    begun: list[bool] = []
     left: list[bool] = []
 
     @contextmanager
     def slow() -> Iterator[Sleeper]:
         try:
+            begun.append(True)
             time.sleep(600)
             yield Sleeper(sleep())
         finally:
             left.append(True)
 
     def actor() -> None:
-        time.sleep(0.2)  # whenever it comes, it must be heard
+        until(lambda: begun)
         tell(signal.SIGTERM)
 
     assert scene.run("ready(); wait()", actor, database=slow) == os.EX_OK

@@ -73,7 +73,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 20.0) -> None:
     """Wait until `condition()` holds; fail the test when it takes longer."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  # what is waited for happens in another process

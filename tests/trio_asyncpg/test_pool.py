@@ -51,7 +51,7 @@ async def test_who_comes_while_others_wait_does_not_overtake(postgres: Cluster) 
 
 async def test_the_deadline_of_a_turn_is_the_pools_or_ones_own(postgres: Cluster) -> None:
     async with trio_asyncpg.open_pool(postgres.dsn, min_size=0, max_size=1, acquire_timeout=0.05) as pool:
-        async with pool.acquire():
+        async with pool.acquire(timeout=20):  # it has to be opened first
             with pytest.raises(TimeoutError, match=r"no connection within 0.05 s: 1 open, 1 in use"):
                 await pool.fetchval("SELECT 1")
             with pytest.raises(TimeoutError, match=r"within 0.01 s"):
@@ -62,7 +62,7 @@ async def test_the_deadline_of_a_turn_is_the_pools_or_ones_own(postgres: Cluster
             assert scope.cancelled_caught  # the caller's own deadline is no TimeoutError
         assert pool.statistics().timed_out == 2
         assert pool.statistics().waiting == 0
-        assert await pool.fetchval("SELECT 1") == 1
+        assert await pool.fetchval("SELECT 1", timeout=20) == 1
 
 
 async def test_a_command_timeout_is_no_cancellation_and_frees_the_server(postgres: Cluster) -> None:
@@ -72,7 +72,7 @@ async def test_a_command_timeout_is_no_cancellation_and_frees_the_server(postgre
         assert not scope.cancelled_caught
         sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' AND pid <> pg_backend_pid()"
         with trio.fail_after(10):
-            while await pool.fetchval(sleeping + " AND state = 'active'"):
+            while await pool.fetchval(sleeping + " AND state = 'active'", timeout=10):
                 pass
         assert await pool.fetchval("SELECT 1 FROM pg_sleep(0.1)", timeout=5) == 1
         with pytest.raises(TimeoutError):
@@ -234,7 +234,7 @@ async def test_what_init_raises_is_told_to_who_waits(postgres: Cluster) -> None:
         with pytest.raises(asyncpg.DivisionByZeroError):
             await pool.fetchval("SELECT 1")
         assert pool.statistics().size == 0
-    async with trio_asyncpg.open_pool(postgres.dsn, min_size=0, init=stall, connect_timeout=0.2) as pool:
+    async with trio_asyncpg.open_pool(postgres.dsn, min_size=0, init=stall, connect_timeout=1.0) as pool:
         with pytest.raises(TimeoutError, match="init took longer"):
             await pool.fetchval("SELECT 1")
 

@@ -76,7 +76,7 @@ def workers_in(folder: Path) -> list[int]:
     return found
 
 
-def wait(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     assert process.wait_until(condition, seconds), "it did not come to pass"
 
 

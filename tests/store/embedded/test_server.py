@@ -183,10 +183,13 @@ def test_a_start_that_fails_shows_the_end_of_the_log(data: Path) -> None:
 def test_a_start_that_takes_long_is_reported_and_has_an_end(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "TELL_SECONDS", 0.0)
     told: list[str] = []
+    looks, is_ready = iter([False]), server._is_ready
+    monkeypatch.setattr(server, "_is_ready", lambda *about: next(looks, True) and is_ready(*about))
     with open_embedded(data, report=told.append) as cluster:
         assert psql(cluster, "SELECT 1") == "1"
     assert told == ["PostgreSQL takes its time to start: it may have a crash to recover from"]
     monkeypatch.setattr(server, "START_SECONDS", 0.0)
+    monkeypatch.setattr(server, "_is_ready", lambda *_: False)
     with pytest.raises(EmbeddedError, match="did not start"), open_embedded(data):
         pass
     assert workers_in(data) == []
