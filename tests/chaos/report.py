@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from tests.chaos.plan import ROWS, Row
+from tests.chaos.plan import FOUND, ROWS, Row
 from tests.chaos.recording import Record
 
 CONFIDENCE: Final = 0.95
@@ -43,7 +43,12 @@ nothing of faults that nobody thought of, and little of a machine that is not li
 {table}
 ![The upper bound of each row, on a logarithmic scale](reliability.svg)
 
-{failures}"""
+{failures}
+## What other runs found
+
+They are not counted above. All of it is mended, and has a test.
+
+{before}"""
 HEAD: Final = (
     "| fault | what was done | rounds | at risk | violations | at most (95 %) | seen besides | run | test |\n"
     "|---|---|---|---|---|---|---|---|---|\n"
@@ -183,9 +188,22 @@ def page(records: Sequence[Record]) -> str:
     """Return the whole page."""
     hosts = "\n".join(f"- {host}" for host in sorted({record.host for record in records}))
     failed = [record for record in records if record.violations]
-    told = "".join(f"- {one.at}, `{one.test}`: {' '.join(one.reason.split())}\n" for one in failed)
+    told = "".join(f"- {one.at}, `{one.test}`: {' '.join(one.reason.split())}{_mended(one)}\n" for one in failed)
     failures = f"## What failed\n\n{told}" if failed else "Nothing failed in these runs.\n"
-    return PAGE.format(hosts=hosts, table=table(records), failures=failures)
+    before = [
+        f"- {word}: {what}\n"
+        for word, what in FOUND.items()
+        if not any(_names(word, record.reason) for record in failed)
+    ]
+    return PAGE.format(hosts=hosts, table=table(records), failures=failures, before="".join(before))
+
+
+def _mended(record: Record) -> str:
+    return "".join(f". Mended since: {what}" for word, what in FOUND.items() if _names(word, record.reason))
+
+
+def _names(word: str, reason: str) -> bool:
+    return re.search(rf"\b{re.escape(word)}\b", reason) is not None
 
 
 LEFT, WIDTH, STEP, TOP = 260, 460, 26, 44  # of the picture, in its units

@@ -5,6 +5,7 @@ Small here; `nox -s chaos` sets `--rounds` and runs the same tests for long. Eac
 
 import contextlib
 import json
+import math
 import random
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from tests.smtp_sink import Sink, open_sink
 from tests.waiting import until, until_asked
 
 CLIENTS = 8
+TWICE = 0.05  # mails that come twice for each kill, at most on average
 WINDOW = 2.0  # seconds before a kill in which a mail that is carried again may have been taken; a busy machine's
 SPAN = 60  # milliseconds that a request takes with so many others beside it
 STEP = 7  # milliseconds from one to the next, so that few of them are all over the span, and many are each one
@@ -47,14 +49,32 @@ def done(figures: dict[str, int]) -> int:
 async def test_killed_at_random_moments_it_loses_nothing(
     service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted
 ) -> None:
-    cycles, kills = rounds or 2, list[float]()
-    one = service()
+    """With the least bcrypt there is, so that as much as can be is under way at each moment."""
+    await killed(service(), ledger, sink, counted, cycles=rounds or 2, within=(0.05, 1.2))
+
+
+@pytest.mark.timeout(0)
+async def test_killed_while_it_hashes_as_people_have_it_few_mails_come_twice(
+    service: Make, ledger: Ledger, sink: Sink, rounds: int | None, counted: Counted
+) -> None:
+    """One comes twice when the kill falls between the relay's 250 and its note, soon where the loop is free."""
+    cycles = rounds or 2
+    one = service(PASSWORD_ROUNDS="12")
+    figures = await killed(one, ledger, sink, counted, cycles=cycles, within=(1.0, 4.0))
+    assert figures["duplicates"] <= most_of(TWICE * cycles)
+
+
+async def killed(
+    one: Service, ledger: Ledger, sink: Sink, counted: Counted, *, cycles: int, within: tuple[float, float]
+) -> dict[str, int]:
+    """Kill a service `within` so many seconds of a crowd's beginning, again and again; hold what became of it."""
+    kills: list[float] = []
     for cycle in range(cycles):
         await trio.to_thread.run_sync(one.start)
         async with trio.open_nursery() as nursery:
             for number in range(CLIENTS):
                 nursery.start_soon(ledger.client, one, f"c{cycle}-{number}", name=f"client {number}")
-            await trio.sleep(random.uniform(0.05, 1.2))
+            await trio.sleep(random.uniform(*within))
             if cycle + 1 == cycles:  # where nothing was acknowledged, nothing can be lost
                 await until(lambda: len(ledger.acknowledged) > cycles)
             kills.append(time.time())
@@ -71,6 +91,22 @@ async def test_killed_at_random_moments_it_loses_nothing(
     widest = round(1000 * max(open_for, default=0))
     counted(cycles, done(figures), figures, **{"most ms between the first of two copies and a kill": widest})
     assert one.terminate() == 0
+    return figures
+
+
+def most_of(mean: float) -> int:
+    """Return what a Poisson distribution of this mean exceeds once in ten thousand such tests."""
+    number, term = 0, math.exp(-mean)
+    up_to = term
+    while up_to < 0.9999:
+        number += 1
+        term *= mean / number
+        up_to += term
+    return number
+
+
+def test_the_bound_is_the_quantile_of_the_poisson_distribution() -> None:
+    assert [most_of(mean) for mean in (0.1, 1, 10, 50)] == [3, 6, 24, 78]
 
 
 @pytest.mark.timeout(0)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos import report
 from tests.chaos.__main__ import ROOT, chosen, commands
-from tests.chaos.plan import ROWS, Row
+from tests.chaos.plan import FOUND, ROWS, Row
 from tests.chaos.recording import Record
 from tests.house.test_asvs import defined_in
 
@@ -107,6 +107,18 @@ def test_what_failed_is_told_with_its_words_and_its_day() -> None:
     page = report.page([record(violations=1, outcome="failed", reason="AssertionError: I4: two\naccounts")])
     assert f"- 2026-11-21T10:00:00+00:00, `tests/{KILL.test}`: AssertionError: I4: two accounts" in page
     assert "Nothing failed" in report.page([record()])
+
+
+def test_what_was_mended_since_is_told_where_it_failed_or_else_by_itself() -> None:
+    (word, what), (other, _), *_ = FOUND.items()
+    failed = record(violations=1, outcome="failed", reason=f"AssertionError: {word}: I5")
+    page, _, before = report.page([failed]).partition("## What other runs found")
+    assert f"AssertionError: {word}: I5. Mended since: {what}" in page
+    assert other not in page
+    assert f"- {other}: " in before
+    assert word not in before
+    near = record(violations=1, outcome="failed", reason=f"AssertionError: {word}1: I5")
+    assert "Mended" not in report.page([near])
 
 
 def test_the_picture_has_each_row_once() -> None:
