@@ -152,9 +152,11 @@ class Post:
                 for row in due[:limit]
             ]
 
-    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
+    async def reclaim(
+        self, since: datetime | None, seen: datetime | None, *, least: timedelta, most: timedelta
+    ) -> Reclaimed:
         async with self.trouble.call():
-            there = seen is not None and least <= now() - seen <= most
+            there = since is not None and seen is not None and since + least <= now() <= seen + most
             lapsed = [row for row in self.rows.values() if there and row.state == "leased" and _past(row.lease_until)]
             for row in lapsed:
                 row.state = "ready"

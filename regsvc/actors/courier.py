@@ -43,7 +43,8 @@ SETTLE: Final = 2.0  # seconds; how long a cancellation waits for a result that 
 AWAY_WAIT: Final = 0.1  # seconds between tries while the database is away, doubled up to AWAY_WAIT_MAX
 AWAY_WAIT_MAX: Final = 1.0
 DRAIN_AWAY: Final = 2.0  # seconds of a drain in which a database that is away is waited for, with nothing in hand
-CATCH_UP: Final = 3.0  # seconds from the first sight of the database, at the start or again, until leases are reclaimed
+CATCH_UP: Final = timedelta(seconds=5)  # in which the database was there whenever it was asked; then leases are taken
+GAP: Final = timedelta(seconds=3)  # between two of those times; in a longer one it may have been away unnoticed
 CONTESTED_WAIT: Final = 0.1  # seconds; a due mail that we could not lease is being taken by another mailer
 
 
@@ -127,7 +128,9 @@ class _Courier:
         self._wake, self._woken = trio.open_memory_channel[None](1)
         self._ring = bell_rope(self._wake)
         self._poll_at = trio.current_time()
-        self._seen: datetime | None = None  # when, on the database's clock, it was last asked for lapsed leases
+        # On the database's clock: since when it was there each time it was asked for lapsed leases, and the last time.
+        self._since: datetime | None = None
+        self._seen: datetime | None = None
         self._more = False  # the last lease was as large as there was room: more may wait
         self._sent_before: int | None = None  # when the drain began; None while nobody asked for one
         self._patient_until = inf  # on Trio's clock: how long a drain waits for the database
@@ -143,14 +146,18 @@ class _Courier:
         self._ring()
 
     async def renew(self) -> None:
-        """Prolong the leases of what is in flight."""
+        """Prolong the leases of what is in flight; soon again where that failed."""
+        wait, backoff = self._pace.renew.total_seconds(), AWAY_WAIT
         while True:
-            await trio.sleep(self._pace.renew.total_seconds())
+            await trio.sleep(wait)
+            wait = self._pace.renew.total_seconds()
             if parcels := [trip.parcel for trip in self._trips]:
                 try:
                     await self._mailbag.renew(parcels, self._pace.lease)
+                    backoff = AWAY_WAIT
                 except Unavailable as away:
                     observe.database_away(away.why)
+                    wait, backoff = backoff, min(backoff * 2, AWAY_WAIT_MAX)
 
     async def lead(self, nursery: trio.Nursery) -> None:
         """Lease and send until drained."""
@@ -163,6 +170,8 @@ class _Courier:
                 backoff = AWAY_WAIT
             except Unavailable as away:
                 observe.database_away(away.why)
+                if backoff > AWAY_WAIT:  # not the first time: it is away, and no single call was lost
+                    self._since = None
                 if not self._trips and trio.current_time() >= self._patient_until:
                     self._note_drained(None)  # what waits there, the next mailer will find
                     return
@@ -215,19 +224,18 @@ class _Courier:
         if now < self._poll_at:
             return
         # A lapsed lease may be of a mail that was sent, and that is written down first: by us, or by another mailer
-        # whose leases an outage of the database outlasted, and who tries again within AWAY_WAIT_MAX, as we do. Nobody
-        # who was away himself, or stood still, knows of such an outage; so who was not there for as long as a lease
-        # lasts that could not be renewed takes nothing, until CATCH_UP after his return.
+        # whose leases outages of the database outlasted, and who tries again each AWAY_WAIT_MAX, as we do. Nobody who
+        # was away himself, or stood still, knows of them; so leases are taken only by somebody whom the database has
+        # seen for CATCH_UP without a GAP, by its own clock, and who has missed it in no other way.
         if self._unwritten:
             self._poll_at = now + AWAY_WAIT_MAX
             return
-        pace, seen = self._pace, self._seen
-        most = pace.lease - pace.renew
-        found = await self._mailbag.reclaim(seen, least=timedelta(seconds=CATCH_UP), most=most)
+        found = await self._mailbag.reclaim(self._since, self._seen, least=CATCH_UP, most=GAP)
         observe.database_back()
-        there = seen is not None and found.at - seen <= most
+        if self._since is None or self._seen is None or found.at - self._seen > GAP:
+            self._since = found.at
         self._seen = found.at
-        self._poll_at = trio.current_time() + (pace.poll.total_seconds() if there else CATCH_UP)
+        self._poll_at = trio.current_time() + self._pace.poll.total_seconds()
         if found.mails:
             self._tally.note(reclaimed=found.mails)
             observe.emit("outbox_reclaimed", mails=found.mails)

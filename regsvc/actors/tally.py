@@ -35,8 +35,8 @@ class Carried:
 class Pace:
     """The mailer's knobs. `timeout` is the transport's own deadline for a mail; `jitter` gives numbers in [0, 1).
 
-    Lapsed leases are looked for each `poll`. That is shorter than `lease` less `renew`, which is what a lease lasts at
-    least that can be renewed no more.
+    Lapsed leases, and mails of which no bell told, are looked for each `poll`: often enough that the database is seen
+    to be there all the time (see courier.GAP).
     """
 
     concurrency: int = 8
@@ -50,7 +50,7 @@ class Pace:
     attempts_max: int = 8
     lease: timedelta = timedelta(seconds=15)
     renew: timedelta = timedelta(seconds=5)
-    poll: timedelta = timedelta(seconds=5)
+    poll: timedelta = timedelta(seconds=1)
     jitter: Callable[[], float] = field(default=random.random, repr=False)
 
     def carried(self, letter: Letter) -> Carried | None:

@@ -57,10 +57,13 @@ class Mailbag(Protocol):
         """Take up to `limit` due mails that nobody else has, oldest first; mails past their `not_after` become dead."""
         ...
 
-    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
-        """Make lapsed leases ready again, for a mailer that was here before, `least` to `most` ago.
+    async def reclaim(
+        self, since: datetime | None, seen: datetime | None, *, least: timedelta, most: timedelta
+    ) -> Reclaimed:
+        """Make lapsed leases ready again, for a mailer that came again and again `since` at `least` so long ago.
 
-        `seen` is the `at` of that time; None: never. Whoever comes sooner or later finds nothing lapsed.
+        And the last time was `seen`, at `most` so long ago: both are an `at` of then, None: never. Whoever was here for
+        a shorter time, or comes later, finds nothing lapsed.
         """
         ...
 

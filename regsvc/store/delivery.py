@@ -90,9 +90,11 @@ class Mailbag:
             if not late or len(late) < len(parcels):
                 return [parcel for parcel in parcels if parcel.leased_at < parcel.not_after]
 
-    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
-        """Make lapsed leases ready again, for a mailer that was here before; see ports.Mailbag."""
-        row = await self.sql.row("reclaim", self.database.pool, seen=seen, least=least, most=most)
+    async def reclaim(
+        self, since: datetime | None, seen: datetime | None, *, least: timedelta, most: timedelta
+    ) -> Reclaimed:
+        """Make lapsed leases ready again, for a mailer that was here all the time; see ports.Mailbag."""
+        row = await self.sql.row("reclaim", self.database.pool, since=since, seen=seen, least=least, most=most)
         assert row is not None, "an aggregate brings a row"  # noqa: S101 - a bug of ours, no value
         return Reclaimed(row["mails"], row["at"])
 

@@ -100,15 +100,15 @@ SELECT
 FROM taken
 ORDER BY not_before, id;
 
--- name: reclaim(seen, least, most) -> row
--- For nobody who has not been here lately, by this clock: what was sent through an outage is written down first, and a
--- call that was on its way while all stood still comes as late as that outage was long.
+-- name: reclaim(since, seen, least, most) -> row
+-- For nobody who has not been here all the time, by this clock: what was sent through an outage is written down first,
+-- and a call that was on its way while all stood still comes as late as that outage was long.
 WITH lapsed AS MATERIALIZED (
     SELECT id FROM outbox
     WHERE
         state = 'leased'
         AND lease_until < statement_timestamp()
-        AND clock_timestamp() BETWEEN $1::timestamptz + $2::interval AND $1::timestamptz + $3::interval
+        AND clock_timestamp() BETWEEN $1::timestamptz + $3::interval AND $2::timestamptz + $4::interval
     FOR UPDATE SKIP LOCKED
 ),
 

@@ -14,7 +14,7 @@ from regsvc.actors.tally import Pace
 from regsvc.domain.delivery import Accepted, Outage, Outcome, Parcel
 from regsvc.ports import Dispatch, Reclaimed
 from tests.actors.office import PACE, Office, Unplugged
-from tests.fakes import Post, Relay, accept
+from tests.fakes import AWAY, Post, Relay, accept, now
 from tests.lines import Lines
 
 # ------------------------------------------------------------------------------------------------ the relay
@@ -138,9 +138,11 @@ class Still(Post):
         await self._still()
         return await super().lease(limit, lease)
 
-    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
+    async def reclaim(
+        self, since: datetime | None, seen: datetime | None, *, least: timedelta, most: timedelta
+    ) -> Reclaimed:
         await self._still()
-        return await super().reclaim(seen, least=least, most=most)
+        return await super().reclaim(since, seen, least=least, most=most)
 
     async def _still(self) -> None:
         while self.trouble.away:  # noqa: ASYNC110 - it has no event
@@ -160,6 +162,76 @@ async def test_a_mailer_that_stood_still_through_an_outage_takes_nothing_that_wa
         async with sender.open():
             await sender.until(lambda: post.trouble.away)
             await trio.sleep(PACE.lease.total_seconds() * 2)
+            post.trouble.away = False
+            await sender.until(post.settled)
+            await trio.sleep(30)
+    assert row.state == "sent"
+    assert other.relay.recipients() == []
+
+
+@dataclass
+class Missed(Post):
+    """A mailbag in which the first renewal does nothing: it fails, or meets a row that somebody holds."""
+
+    fails: bool = False
+
+    async def renew(self, parcels: Sequence[Parcel], lease: timedelta) -> None:
+        if self.renewed:
+            return await super().renew(parcels, lease)
+        self.renewed += 1
+        await trio.lowlevel.checkpoint()
+        if self.fails:
+            raise AWAY
+        return None
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])  # of the time from the missed renewal to the next one
+@pytest.mark.parametrize("later", [n / 2 for n in range(10)])  # than the other mailer's looks
+async def test_a_lease_whose_renewal_was_missed_before_an_outage_is_nobody_else_s_after_it(
+    autojump_clock: MockClock, *, fails: bool, share: float, later: float
+) -> None:
+    async def behave(_: Dispatch) -> Outcome:
+        await trio.sleep(PACE.renew.total_seconds() * (1 + share))
+        post.trouble.away = True
+        return Accepted()
+
+    post = Missed(fails=fails)
+    sender, other = Office(post, Relay(behave)), Office(post)
+    async with other.open():
+        await trio.sleep(8.1 + later)
+        row = post.post("ada@example.org")
+        async with sender.open():
+            await sender.until(lambda: post.trouble.away)
+            assert row.lease_until is not None
+            await trio.sleep((row.lease_until - now()).total_seconds() + 0.01)
+            post.trouble.away = False
+            await sender.until(post.settled)
+            await trio.sleep(30)
+    assert len(sender.relay.recipients()) + len(other.relay.recipients()) == 1
+
+
+@pytest.mark.parametrize("there", [0.1, 0.4, 0.8])  # seconds in which the database is back, between its outages
+# Seconds of each outage after the first; who stands still in all of them notices only those that are longer than GAP.
+@pytest.mark.parametrize(("away_for", "still"), [(0.9, False), (2.5, False), (8.0, False), (8.0, True)])
+@pytest.mark.parametrize("later", [n / 5 for n in range(5)])
+async def test_a_database_that_is_back_for_moments_gives_nobody_what_was_sent(
+    autojump_clock: MockClock, *, still: bool, there: float, away_for: float, later: float
+) -> None:
+    post = Post()
+
+    sender, other = Office(post, taking(post)), Office(Still(**vars(post)) if still else post)
+    async with other.open():
+        await trio.sleep(8.1 + later)
+        row = post.post("ada@example.org")
+        async with sender.open():
+            await sender.until(lambda: post.trouble.away)
+            await trio.sleep(PACE.lease.total_seconds() * 2)
+            for _ in range(20):
+                post.trouble.away = False
+                await trio.sleep(there)
+                post.trouble.away = True
+                await trio.sleep(away_for)
             post.trouble.away = False
             await sender.until(post.settled)
             await trio.sleep(30)

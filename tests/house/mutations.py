@@ -132,11 +132,20 @@ MUTATIONS: Final = (
     Mutation(
         "a mailer takes what another one could not write down",
         "regsvc/actors/courier.py",
-        "most = pace.lease - pace.renew\n",
-        "most = timedelta(days=1)\n",
+        "GAP: Final = timedelta(seconds=3)",
+        "GAP: Final = timedelta(days=1)",
         Test(
             "tests/actors/test_courier_outages.py::"
             "test_a_mailer_that_stood_still_through_an_outage_takes_nothing_that_was_sent"
+        ),
+    ),
+    Mutation(
+        "a mailer takes what another one could not write down in the moments that the database was back",
+        "regsvc/actors/courier.py",
+        "                    self._since = None\n",
+        "                    pass\n",
+        Test(
+            "tests/actors/test_courier_outages.py::test_a_database_that_is_back_for_moments_gives_nobody_what_was_sent"
         ),
     ),
     Mutation(

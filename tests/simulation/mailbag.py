@@ -52,10 +52,12 @@ class Bag:
             for r in sorted(taken, key=lambda row: (row.not_before, row.id))
         ]
 
-    async def reclaim(self, seen: datetime | None, *, least: timedelta, most: timedelta) -> Reclaimed:
+    async def reclaim(
+        self, since: datetime | None, seen: datetime | None, *, least: timedelta, most: timedelta
+    ) -> Reclaimed:
         await self.line.called()
         now = self.base.now
-        there = seen is not None and least <= now - seen <= most
+        there = since is not None and seen is not None and since + least <= now <= seen + most
         rows = self._free("leased") if there else ()
         lapsed = [row for row in rows if row.lease_until is not None and row.lease_until < now]
         self.base.outbox.update({row.id: replace(row, state="ready", lease_until=None) for row in lapsed})

@@ -128,20 +128,23 @@ async def test_mails_that_come_too_late_die_and_hide_nobody(store: Store, raw: C
 
 async def reclaimed(store: Store) -> int:
     """Reclaim as somebody who was there just before; return how many."""
-    here = await store.mailbag.reclaim(None, least=timedelta(0), most=LEASE)
+    here = await store.mailbag.reclaim(None, None, least=timedelta(0), most=LEASE)
     assert here.mails == 0, "whoever was never there takes nothing"
-    return (await store.mailbag.reclaim(here.at, least=timedelta(0), most=LEASE)).mails
+    return (await store.mailbag.reclaim(here.at, here.at, least=timedelta(0), most=LEASE)).mails
 
 
-@pytest.mark.parametrize(("ago", "mails"), [(5, 0), (60, 1), (120, 0), (-60, 0)])
-async def test_a_lapsed_lease_is_for_whoever_was_there_lately(
-    store: Store, raw: Connection, ago: int, mails: int
+@pytest.mark.parametrize(
+    ("since", "last", "mails"), [(120, 20, 1), (120, 60, 1), (120, 120, 0), (60, 20, 0), (-20, -20, 0)]
+)
+async def test_a_lapsed_lease_is_for_whoever_was_there_all_the_time(
+    store: Store, raw: Connection, since: int, last: int, mails: int
 ) -> None:
     await register(store, form())
     await store.mailbag.lease(1, timedelta(0))
     seen: datetime = await raw.fetchval("SELECT clock_timestamp()")
-    least, most = timedelta(seconds=30), timedelta(seconds=90)
-    found = await store.mailbag.reclaim(seen - timedelta(seconds=ago), least=least, most=most)
+    least, most = timedelta(seconds=90), timedelta(seconds=90)
+    began, came = (seen - timedelta(seconds=ago) for ago in (since, last))
+    found = await store.mailbag.reclaim(began, came, least=least, most=most)
     assert found.mails == mails
     assert found.at > seen
 
