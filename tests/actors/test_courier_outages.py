@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,7 +14,7 @@ from regsvc.actors.tally import Pace
 from regsvc.domain.delivery import Accepted, Outage, Outcome, Parcel
 from regsvc.ports import Dispatch, Reclaimed
 from tests.actors.office import PACE, Office, Unplugged
-from tests.fakes import AWAY, Post, Relay, accept, now
+from tests.fakes import AWAY, Post, Relay, Trouble, accept, now
 from tests.lines import Lines
 
 # ------------------------------------------------------------------------------------------------ the relay
@@ -232,6 +232,31 @@ async def test_a_database_that_is_back_for_moments_gives_nobody_what_was_sent(
                 await trio.sleep(there)
                 post.trouble.away = True
                 await trio.sleep(away_for)
+            post.trouble.away = False
+            await sender.until(post.settled)
+            await trio.sleep(30)
+    assert row.state == "sent"
+    assert other.relay.recipients() == []
+
+
+@pytest.mark.parametrize(("there", "away_for"), [(0.7, 1.3), (0.4, 2.0), (1.5, 1.0)])
+async def test_who_hears_that_the_database_comes_and_goes_takes_nothing(
+    autojump_clock: MockClock, there: float, away_for: float
+) -> None:
+    """The sender misses each moment in which it is there; the other mailer's looks are never longer than GAP apart."""
+    post = Post()
+
+    sender, other = Office(post, taking(post)), Office(replace(post, trouble=Trouble()))
+    async with other.open():
+        await trio.sleep(8.1)
+        row = post.post("ada@example.org")
+        async with sender.open():
+            await sender.until(lambda: post.trouble.away)
+            for _ in range(20):
+                other.post.trouble.away = True
+                await trio.sleep(away_for)
+                other.post.trouble.away = False
+                await trio.sleep(there)
             post.trouble.away = False
             await sender.until(post.settled)
             await trio.sleep(30)

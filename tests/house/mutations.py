@@ -140,13 +140,11 @@ MUTATIONS: Final = (
         ),
     ),
     Mutation(
-        "a mailer takes what another one could not write down in the moments that the database was back",
+        "a mailer takes what another one could not write down as the database came and went",
         "regsvc/actors/courier.py",
         "                    self._since = None\n",
         "                    pass\n",
-        Test(
-            "tests/actors/test_courier_outages.py::test_a_database_that_is_back_for_moments_gives_nobody_what_was_sent"
-        ),
+        Test("tests/actors/test_courier_outages.py::test_who_hears_that_the_database_comes_and_goes_takes_nothing"),
     ),
     Mutation(
         "a refresh token that was copied does not end its session",
