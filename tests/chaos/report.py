@@ -199,7 +199,9 @@ def page(records: Sequence[Record]) -> str:
 
 
 def _mended(record: Record) -> str:
-    return "".join(f". Mended since: {what}" for word, what in FOUND.items() if _names(word, record.reason))
+    return "".join(
+        f" … Mended since. {what[0].upper()}{what[1:]}" for word, what in FOUND.items() if _names(word, record.reason)
+    )
 
 
 def _names(word: str, reason: str) -> bool:

@@ -113,7 +113,7 @@ def test_what_was_mended_since_is_told_where_it_failed_or_else_by_itself() -> No
     (word, what), (other, _), *_ = FOUND.items()
     failed = record(violations=1, outcome="failed", reason=f"AssertionError: {word}: I5")
     page, _, before = report.page([failed]).partition("## What other runs found")
-    assert f"AssertionError: {word}: I5. Mended since: {what}" in page
+    assert f"AssertionError: {word}: I5 … Mended since. {what[0].upper()}{what[1:]}" in page
     assert other not in page
     assert f"- {other}: " in before
     assert word not in before
