@@ -63,7 +63,7 @@ HOT: dict[str, dict[str, list[object]]] = {
     },
     "delivery": {
         "lease": [8, timedelta(seconds=30), ["activation"]],
-        "reclaim": [datetime.fromisoformat("2026-01-01T00:00:00Z"), timedelta(0), timedelta(days=1)],
+        "reclaim": [*[datetime.fromisoformat("2026-01-01T00:00:00Z")] * 2, timedelta(0), timedelta(days=1)],
         "next_due": [["activation"]],
         "lock_claim": [new_id()],
         "mint_for_claim": [new_id(), 1, None, [b"mac"] * 2, [timedelta(seconds=60)] * 2, ["activate", "link"]],
