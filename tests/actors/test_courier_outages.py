@@ -1,8 +1,8 @@
 """The mailer while its relay or its database is away."""
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -149,24 +149,33 @@ class Still(Post):
             await trio.sleep(0.01)
 
 
-@pytest.mark.parametrize("later", [n / 4 for n in range(20)])  # its call may be on the way, or not yet
-async def test_a_mailer_that_stood_still_through_an_outage_takes_nothing_that_was_sent(
-    autojump_clock: MockClock, later: float
-) -> None:
-    post = Post()
+@asynccontextmanager
+async def sent_as_it_goes_away(post: Post, other: Office, later: float = 0.0) -> AsyncIterator[None]:
+    """Have a mail sent as the database goes away; after the block it is back, and the `other` mailer has sent nothing.
 
-    sender, other = Office(post, taking(post)), Office(Still(**vars(post)))
+    `later`: seconds by which the other mailer's looks are shifted.
+    """
+    sender = Office(post, taking(post))
     async with other.open():
         await trio.sleep(8.1 + later)
         row = post.post("ada@example.org")
         async with sender.open():
             await sender.until(lambda: post.trouble.away)
-            await trio.sleep(PACE.lease.total_seconds() * 2)
+            yield
             post.trouble.away = False
             await sender.until(post.settled)
             await trio.sleep(30)
     assert row.state == "sent"
     assert other.relay.recipients() == []
+
+
+@pytest.mark.parametrize("later", [n / 4 for n in range(20)])  # its call may be on the way, or not yet
+async def test_a_mailer_that_stood_still_through_an_outage_takes_nothing_that_was_sent(
+    autojump_clock: MockClock, later: float
+) -> None:
+    post = Post()
+    async with sent_as_it_goes_away(post, Office(Still(**vars(post))), later):
+        await trio.sleep(PACE.lease.total_seconds() * 2)
 
 
 @dataclass
@@ -219,24 +228,13 @@ async def test_a_database_that_is_back_for_moments_gives_nobody_what_was_sent(
     autojump_clock: MockClock, *, still: bool, there: float, away_for: float, later: float
 ) -> None:
     post = Post()
-
-    sender, other = Office(post, taking(post)), Office(Still(**vars(post)) if still else post)
-    async with other.open():
-        await trio.sleep(8.1 + later)
-        row = post.post("ada@example.org")
-        async with sender.open():
-            await sender.until(lambda: post.trouble.away)
-            await trio.sleep(PACE.lease.total_seconds() * 2)
-            for _ in range(20):
-                post.trouble.away = False
-                await trio.sleep(there)
-                post.trouble.away = True
-                await trio.sleep(away_for)
+    async with sent_as_it_goes_away(post, Office(Still(**vars(post)) if still else post), later):
+        await trio.sleep(PACE.lease.total_seconds() * 2)
+        for _ in range(20):
             post.trouble.away = False
-            await sender.until(post.settled)
-            await trio.sleep(30)
-    assert row.state == "sent"
-    assert other.relay.recipients() == []
+            await trio.sleep(there)
+            post.trouble.away = True
+            await trio.sleep(away_for)
 
 
 @pytest.mark.parametrize(("there", "away_for"), [(0.7, 1.3), (0.4, 2.0), (1.5, 1.0)])
@@ -244,24 +242,13 @@ async def test_who_hears_that_the_database_comes_and_goes_takes_nothing(
     autojump_clock: MockClock, there: float, away_for: float
 ) -> None:
     """The sender misses each moment in which it is there; the other mailer's looks are never longer than GAP apart."""
-    post = Post()
-
-    sender, other = Office(post, taking(post)), Office(replace(post, trouble=Trouble()))
-    async with other.open():
-        await trio.sleep(8.1)
-        row = post.post("ada@example.org")
-        async with sender.open():
-            await sender.until(lambda: post.trouble.away)
-            for _ in range(20):
-                other.post.trouble.away = True
-                await trio.sleep(away_for)
-                other.post.trouble.away = False
-                await trio.sleep(there)
-            post.trouble.away = False
-            await sender.until(post.settled)
-            await trio.sleep(30)
-    assert row.state == "sent"
-    assert other.relay.recipients() == []
+    post, trouble = Post(), Trouble()
+    async with sent_as_it_goes_away(post, Office(replace(post, trouble=trouble))):
+        for _ in range(20):
+            trouble.away = True
+            await trio.sleep(away_for)
+            trouble.away = False
+            await trio.sleep(there)
 
 
 async def test_a_mailer_with_its_hands_full_does_not_say_that_the_database_is_back(
