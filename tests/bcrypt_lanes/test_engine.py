@@ -1,7 +1,9 @@
 """Which engine is taken, how it is compiled, how many lanes pay."""
 
 import contextlib
+import importlib.util
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -128,8 +130,9 @@ def test_what_is_younger_than_its_sources_is_fresh(folder: Path) -> None:
 
 @pytest.mark.skipif(not can_compile(), reason="there is no C compiler on this machine")
 @pytest.mark.timeout(240)
-def test_it_is_clean_under_the_sanitizers(folder: Path) -> None:
-    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O0", "-g")
+@pytest.mark.parametrize("level", ["-O0", "-O2"])  # without optimization all of it is C
+def test_it_is_clean_under_the_sanitizers(folder: Path, level: str) -> None:
+    flags = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", level, "-g")
     made = compile_lanes(folder, *flags)
     library = subprocess.run(
         [*compiling.compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
@@ -139,6 +142,29 @@ def test_it_is_clean_under_the_sanitizers(folder: Path) -> None:
         [sys.executable, "-c", SANITIZED, str(made)], capture_output=True, text=True, check=False, env=environ
     )
     assert (done.stdout, done.returncode) == ("clean\n", 0), done.stderr
+
+
+@pytest.mark.skipif(not can_compile(), reason="there is no C compiler on this machine")
+@pytest.mark.parametrize("flags", [("-DLANES_PLAIN_C",), ("-O0",), ("-O1",), ("-O3",), ("-fno-omit-frame-pointer",)])
+def test_it_computes_the_same_however_it_is_compiled(folder: Path, flags: tuple[str, ...], rounds: int | None) -> None:
+    """Where there is assembly too: a compiler that runs out of registers for it, or mistakes it, would show here."""
+    module = loaded(compile_lanes(folder, *flags))
+    source = random.Random(6)
+    for width in range(1, module.LANES_MAX + 1):
+        for _ in range(rounds or 3):
+            passwords = [source.randbytes(source.randint(0, 72)) for _ in range(width)]
+            salts = [source.randbytes(16) for _ in range(width)]
+            found = module.digest_many(4, tuple(passwords), tuple(salts))
+            assert list(found) == Package().digest(4, passwords, salts), f"{width} lanes"
+
+
+def loaded(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("_lanes", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Paced:
