@@ -96,6 +96,11 @@ class Hands(Generic[Owner]):
         return self.threads * self.lanes
 
     @property
+    def idle(self) -> int:
+        """How many threads would begin at once what they are given."""
+        return self.threads - len(self._busy)
+
+    @property
     def wanting(self) -> bool:
         """Whether they may need more before the loop looks again: no thread waits for it while a job waits."""
         return self.there and len(self._handed) < self.width

@@ -27,9 +27,10 @@ FIRST_GUESS: Final = timedelta(milliseconds=250)  # of one hash: bcrypt at 12 ro
 OUTLIER: Final = 4  # times the mean: a batch counts as no more, else a stall refuses people for dozens of batches
 RETRY_LEAST: Final = timedelta(seconds=1)  # Retry-After has whole seconds
 CONFIDENCE: Final = 0.75
-"""Of the deadline: who would wait longer is refused at once.
+"""Of the deadline: who waits is done within that, or refused at once.
 
-A hash takes longer as the machine gets busier; a refusal after the whole wait would be worth less than one now.
+A hash takes longer as the machine gets busier; a refusal after the whole wait would be worth less than one now. What
+counts is the end, for which people wait: with more lanes each batch takes longer. Who need not wait is never refused.
 """
 
 
@@ -77,12 +78,16 @@ class HasherStatistics:
 
 
 class _Call:
-    """What one caller waits for: all of its jobs, or the first thing that went wrong. `over` is set on the loop."""
+    """What one caller waits for: all of its jobs, or the first thing that went wrong. `over` is set on the loop.
 
-    __slots__ = ("client", "error", "jobs", "missing", "over", "span")
+    `until`: when its jobs have to be begun, by Trio's clock.
+    """
 
-    def __init__(self, client: Client, works: Sequence[Work]) -> None:
+    __slots__ = ("client", "error", "jobs", "missing", "over", "span", "until")
+
+    def __init__(self, client: Client, works: Sequence[Work], until: float) -> None:
         self.client = client
+        self.until = until
         self.jobs = [Job(self, work) for work in works]
         self.missing = len(works)
         self.error: Exception | None = None
@@ -176,7 +181,7 @@ class Hasher:
 
     async def _do(self, client: Client, works: Sequence[Work]) -> list[object]:
         self._admit(client, len(works))
-        call = _Call(client, works)
+        call = _Call(client, works, trio.current_time() + self._deadline.total_seconds())
         self._calls.add(call)
         for job in call.jobs:
             self._turns.add(client, job)
@@ -187,7 +192,7 @@ class Hasher:
 
     async def _see_through(self, call: _Call) -> None:
         try:
-            with trio.move_on_after(self._deadline.total_seconds()):
+            with trio.move_on_at(call.until):
                 await call.over.wait()
             if not call.over.is_set() and self._withdraw(call):
                 raise self._full(call.client)
@@ -206,7 +211,8 @@ class Hasher:
             raise self._full(client, jobs)
 
     def _hopeless(self, client: Client, jobs: int, ahead: int = 0) -> bool:
-        return self._wait_of(client, jobs, ahead) > self._deadline.total_seconds() * CONFIDENCE
+        wait = self._wait_of(client, jobs, ahead)
+        return wait > 0 and wait + self._batch > self._deadline.total_seconds() * CONFIDENCE
 
     def _ahead(self, client: Client, jobs: int) -> int:
         """Return how many announced jobs of others have their turn before the last of `jobs` more of a client."""
@@ -247,14 +253,22 @@ class Hasher:
         )
 
     def _wait_of(self, client: Client, jobs: int, ahead: int = 0) -> float:
-        """Seconds until the last of `jobs` more of a client is started, with so many more ahead of it.
+        """Seconds until the last of `jobs` more of a client is started, with so many more ahead of it; 0: at once.
 
-        Those running are half done on average. Whoever waits is done in full batches, and they take longer than a lone
-        hash: by a fifth, or by half where they share a smaller cache.
+        Those running are half done on average.
         """
         place = self._hands.handed + self._turns.before(client, jobs) + ahead
-        full = self._mean_of_full or self._mean * self._stretch
-        return (place + self._hands.running / 2) * max(self._mean, full) / self._hands.width
+        if place < self._hands.idle:
+            return 0.0
+        return (place + self._hands.running / 2) * self._batch / self._hands.width
+
+    @property
+    def _batch(self) -> float:
+        """Seconds that a batch will take in which somebody is done who waited.
+
+        It is full, and takes longer than a lone hash: by a fifth, or by half where two threads share a cache.
+        """
+        return max(self._mean, self._mean_of_full or self._mean * self._stretch)
 
     def _full(self, client: Client, jobs: int = 1) -> Unavailable:
         self._refused += 1
@@ -282,6 +296,20 @@ class Hasher:
         """Take out those jobs of a call that wait; return how many they were."""
         return sum(self._turns.remove(call.client, job) or self._hands.take(job) for job in call.jobs)
 
+    def _refuse_late(self) -> None:
+        """Refuse now who would be done after the deadline, for it goes slower than was foretold; the last comes first.
+
+        Else they would be told no at the deadline, or be done long after it, and keep others waiting until then.
+        """
+        now = trio.current_time()
+        while self._turns:
+            call = self._turns.last().owner
+            ahead = self._waiting - 1 + self._hands.running / 2
+            if now + ahead * self._batch / self._hands.width + self._batch <= call.until:
+                return
+            self._withdraw(call)
+            self._settle(call, self._full(call.client))
+
     def _settle(self, call: _Call, error: Exception | None) -> None:
         """Tell the caller how it ended, unless that is known already."""
         if not call.over.is_set():
@@ -303,6 +331,7 @@ class Hasher:
             if job.error is not None or job.owner.missing == 0:
                 self._settle(job.owner, job.error)
         self._hand_over()
+        self._refuse_late()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:  # noqa: ASYNC128
         """Compute until cancelled.

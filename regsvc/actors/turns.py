@@ -49,6 +49,12 @@ class Turns(Generic[T]):
             del self._lines[client]
         return thing
 
+    def last(self) -> T:
+        """Return, and leave there, the thing whose turn comes after all others'. Raises KeyError when nothing waits."""
+        longest = max(map(len, self._lines.values()), default=0)
+        client = next((one for one in reversed(self._lines) if len(self._lines[one]) == longest), None)
+        return next(reversed(self._lines[client]))
+
     def newest(self, client: Client) -> T:
         """Return, and leave there, what came last of a client that waits."""
         return next(reversed(self._lines[client]))

@@ -145,7 +145,8 @@ class Settings(BaseModel):
         least=0, most=6, takes="a whole number, 0 to 6, or auto", shown="`auto`: measured at start")  # fmt: skip
     hash_queue: int = field(64, "Hashes that may wait; one more is refused with a 503.", least=0, most=100_000)
     hash_deadline: Seconds = field(
-        s(5), "How long a hash may wait before it is refused with a 503.", least=s(0.1), most=s(60))  # fmt: skip
+        s(5), "How long a hash may wait, else a 503; which comes at once if it would not be done in 3/4 of that.",
+        least=s(0.1), most=s(60))  # fmt: skip
     mail_channel: Literal["smtp", "console", "mailbox", "console+mailbox"] = field(
         lambda known: "console+mailbox" if known["profile"] == "dev" else "console",
         "The way mail goes.", shown="`console+mailbox` in `dev`")  # fmt: skip

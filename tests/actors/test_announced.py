@@ -55,7 +55,7 @@ async def test_the_announced_are_waited_for_as_those_who_wait(mock_clock: MockCl
     async with running(gate, threads=1, room=1000) as (passwords, callers):
         await busy(passwords, callers, gate, 7)
         with contextlib.ExitStack() as announced:
-            for _ in range(8):  # one half done and 14 others before the last: 14.5 × 0.25 s, three quarters of 5 s most
+            for _ in range(7):  # one half done, 13 others, the last itself: 14.5 × 0.25 s, three quarters of 5 s
                 announced.enter_context(passwords.announced())
             no = tells_no(passwords)
             assert no is not None
@@ -71,7 +71,7 @@ async def test_of_other_clients_as_many_come_first_as_have_their_turns_first(moc
     async with running(gate, threads=1, room=1000) as (passwords, callers):
         await busy(passwords, callers, gate, 0)
         with contextlib.ExitStack() as announced:
-            for client in range(14):
+            for client in range(13):
                 announced.enter_context(passwords.announced(str(client)))
             assert tells_no(passwords, "one more client") is None
             announced.enter_context(passwords.announced("one more client"))

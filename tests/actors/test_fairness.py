@@ -69,14 +69,14 @@ async def test_the_predicted_wait_is_the_clients_own(mock_clock: MockClock) -> N
     async with running(gate, threads=1, room=1000) as (passwords, callers):
         asks(passwords, callers, "running", "greedy")
         await gate.has_begun()
-        for _ in range(15):
+        for _ in range(14):
             asks(passwords, callers, "waiting", "greedy")
         await wait_all_tasks_blocked()
         no = await refused(partial(passwords.hash, Secret("too late"), "greedy"))
-        assert no.retry_after == timedelta(seconds=15.5 * 0.25)
+        assert no.retry_after == timedelta(seconds=14.5 * 0.25)
         callers.start_soon(passwords.check, Secret("x"), ["1", "2"], "b")  # 1 + 1 before the first, 1 more for the 2nd
         await wait_all_tasks_blocked()
-        assert passwords.statistics().waiting == 17
+        assert passwords.statistics().waiting == 16
         no = await refused(partial(passwords.check, Secret("x"), ["right"] * 8, "b"))  # the 10th in 10 rounds
         assert no.retry_after == timedelta(seconds=(0.5 + 1 + 9 + 10) * 0.25)
         gate.open()

@@ -4,9 +4,11 @@ The clock stands still unless a test moves it, so deadlines pass exactly when th
 scheme whose work waits at a gate shows what runs.
 """
 
+import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -20,8 +22,10 @@ from regsvc.actors import hands
 from regsvc.actors.hasher import OUTLIER, Hasher
 from regsvc.adapters.crypto import Bcrypt, Keys
 from regsvc.domain.values import Secret
+from regsvc.ports import Unavailable
 from tests.actors.gate import DEADLINE, PATIENCE, Gate, refused, running
 from tests.lines import Lines
+from tests.waiting import until
 
 
 def threads_of_ours() -> list[str]:
@@ -91,12 +95,24 @@ async def test_a_wait_that_would_take_too_long_is_refused_though_there_is_room(m
     async with running(gate, threads=1, room=1000) as (passwords, callers):
         callers.start_soon(passwords.hash, Secret("running"))
         await gate.has_begun()
-        for _ in range(15):  # one half done and 14 others before the last: 14.5 × 0.25 s, three quarters of 5 s at most
+        for _ in range(14):  # one half done, 13 others, the last itself: 14.5 × 0.25 s, three quarters of 5 s at most
             callers.start_soon(passwords.hash, Secret("waiting"))
         await wait_all_tasks_blocked()
         no = await refused(partial(passwords.hash, Secret("too late")))
-        assert no.retry_after == timedelta(seconds=15.5 * 0.25)
+        assert no.retry_after == timedelta(seconds=14.5 * 0.25)
         gate.open()
+
+
+async def test_who_need_not_wait_is_hashed_however_short_the_deadline(mock_clock: MockClock) -> None:
+    gate = Gate()
+    async with running(gate, threads=2, room=1000, deadline=timedelta(milliseconds=100)) as (passwords, callers):
+        assert passwords.statistics().mean > timedelta(milliseconds=100)
+        for n in range(2):
+            callers.start_soon(passwords.hash, Secret(f"{n}"))
+            await gate.has_begun()
+        await refused(partial(passwords.hash, Secret("who would wait")))
+        gate.open()
+    assert sorted(gate.worked) == ["0", "1"]
 
 
 async def test_a_machine_that_stood_still_once_does_not_refuse_people_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +132,8 @@ async def test_a_machine_that_stood_still_once_does_not_refuse_people_for_long(m
 class StandingStill:
     """A clock by which so much passes between any two looks at it."""
 
-    def __init__(self, seconds: float) -> None:
-        self.perf_counter = count(0.0, seconds).__next__
+    def __init__(self, seconds: float, since: float = 0.0) -> None:
+        self.perf_counter = count(since, seconds).__next__
 
 
 async def test_complaints_come_once_a_second_and_count(mock_clock: MockClock, log: Lines) -> None:
@@ -148,6 +164,40 @@ async def test_who_was_not_begun_by_the_deadline_is_refused_and_never_computed(m
         assert passwords.statistics().waiting == 0
         gate.open()
     assert gate.worked == ["running"], "what runs is waited for, what waited is gone"
+
+
+async def test_when_it_goes_slower_than_foretold_the_last_are_refused_before_their_deadline(
+    mock_clock: MockClock, log: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, put_out = Gate(), list[int]()
+
+    async def ask(passwords: Hasher, number: int) -> None:
+        with contextlib.suppress(Unavailable):
+            await passwords.hash(Secret(f"{number}"))
+            return
+        put_out.append(number)
+
+    async with running(gate, threads=1, room=1000) as (passwords, callers):
+        for number in range(14):  # 0.25 s each, it seems
+            callers.start_soon(ask, passwords, number)
+            await wait_all_tasks_blocked()
+        await gate.has_begun()
+        mock_clock.jump(0.8)
+        monkeypatch.setattr(hands, "time", StandingStill(seconds=1, since=time.perf_counter()))
+        gate.passes.release()
+        await gate.has_begun()
+        await until(lambda: passwords.statistics().done == 1)
+        assert put_out == []
+        passwords._mean = passwords._mean_of_full = 1.0
+        gate.passes.release()
+        await gate.has_begun()
+        await until(lambda: passwords.statistics().done == 2)  # and 4.2 s are left
+        await wait_all_tasks_blocked()
+        assert sorted(put_out) == [6, 7, 8, 9, 10, 11, 12, 13]
+        assert passwords.statistics().refused == 8
+        assert [line["refused"] for line in log.of("hash_queue_full")] == [1]
+        gate.open()
+    assert gate.worked == ["0", "1", "2", "3", "4", "5"]
 
 
 async def test_who_leaves_gives_up_the_place(mock_clock: MockClock) -> None:

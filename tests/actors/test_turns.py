@@ -1,5 +1,6 @@
 """Whose turn it is, beside the plainest thing that could be written: lists, and going round."""
 
+import itertools
 from itertools import count
 
 import pytest
@@ -66,6 +67,15 @@ class GoingRound(RuleBasedStateMachine):
             if line:
                 lines.append((one, line))
         assert self.turns.before(client, more) == served.index(-2)
+
+    @rule()
+    def look_at_the_last(self) -> None:
+        if not self.lines:
+            with pytest.raises(KeyError):
+                self.turns.last()
+            return
+        rounds = itertools.zip_longest(*(line for _, line in self.lines))
+        assert self.turns.last() == [number for turn in rounds for number in turn if number is not None][-1]
 
     @invariant()
     def agree(self) -> None:
