@@ -30,7 +30,8 @@ CONFIDENCE: Final = 0.75
 """Of the deadline: who waits is done within that, or refused at once.
 
 A hash takes longer as the machine gets busier; a refusal after the whole wait would be worth less than one now. What
-counts is the end, for which people wait: with more lanes each batch takes longer. Who need not wait is never refused.
+counts is the end, for which people wait: with more lanes each batch takes longer. But whose first job is begun at once
+is done, however long that takes, as far as his last one is begun by then.
 """
 
 
@@ -212,7 +213,9 @@ class Hasher:
 
     def _hopeless(self, client: Client, jobs: int, ahead: int = 0) -> bool:
         wait = self._wait_of(client, jobs, ahead)
-        return wait > 0 and wait + self._batch > self._deadline.total_seconds() * CONFIDENCE
+        if self._wait_of(client, 1, ahead) > 0:
+            wait += self._batch
+        return wait > self._deadline.total_seconds() * CONFIDENCE
 
     def _ahead(self, client: Client, jobs: int) -> int:
         """Return how many announced jobs of others have their turn before the last of `jobs` more of a client."""

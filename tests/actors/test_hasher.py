@@ -115,6 +115,14 @@ async def test_who_need_not_wait_is_hashed_however_short_the_deadline(mock_clock
     assert sorted(gate.worked) == ["0", "1"]
 
 
+async def test_of_several_that_begin_at_once_the_last_is_only_to_be_begun_by_then(mock_clock: MockClock) -> None:
+    gate = Gate().open()
+    async with running(gate, threads=1, room=1000, deadline=timedelta(milliseconds=500)) as (passwords, _):
+        assert await passwords.check(Secret("x"), ["right", "wrong"]) == [True, False]
+        passwords._mean = passwords._mean_of_full = 0.25
+        await refused(partial(passwords.check, Secret("x"), ["right"] * 3))  # the third would be begun after 0.5 s
+
+
 async def test_a_machine_that_stood_still_once_does_not_refuse_people_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate().open()
     async with running(gate, threads=1) as (passwords, _):
