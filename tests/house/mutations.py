@@ -57,6 +57,9 @@ _SHOWN = """\
         return Step(state, Refused(Refusal.ACTIVATION_CODE_EXPIRED))
     failures = state.failures.within(DAY, now)
 """
+_ANSWER_KEPT = """\
+            await errand.keep(unit, answer, changed=step.state != before)
+"""
 _COMPARED_FIRST = f"""{_SHOWN}\
     for claim, code in shown:
         if _same(code, event.macs.get(claim.id, ())):
@@ -86,6 +89,16 @@ MUTATIONS: Final = (
 """,
         Invariant("I7"),
         quick=True,
+    ),
+    Mutation(
+        "the answer to an Idempotency-Key is kept after the commit",
+        "regsvc/flows/account.py",
+        _ANSWER_KEPT,
+        """\
+        async with transaction(self.begin, self.patience) as unit:
+"""
+        + _ANSWER_KEPT,
+        Invariant("once"),
     ),
     Mutation(
         "the code is compared before the budget is looked at",

@@ -48,6 +48,8 @@ class Base:
     codes: dict[tuple[UUID, str], StoredCode] = field(default_factory=dict)
     changes: dict[UUID, EmailChange] = field(default_factory=dict)
     kept: dict[bytes, Kept] = field(default_factory=dict)
+    leases: dict[bytes, datetime] = field(default_factory=dict)  # of what is kept, until when
+    outcomes: dict[bytes, object] = field(default_factory=dict)  # what the answers in `kept` tell
     claims: dict[UUID, Held] = field(default_factory=dict)
     counters: dict[EmailKey, Address] = field(default_factory=dict)
     outbox: dict[UUID, Cargo] = field(default_factory=dict)

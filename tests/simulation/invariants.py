@@ -13,6 +13,7 @@ from uuid import UUID
 
 from regsvc.domain.account import Rules
 from regsvc.domain.delivery import Letter
+from regsvc.domain.refusals import Refused
 from tests.flows.fakes import Dice
 from tests.simulation.base import Base
 from tests.simulation.ledger import Conversation, Mint
@@ -177,6 +178,20 @@ def limits(base: Base, _: Rules) -> Iterator[str]:
                     yield f"{bucket} allowed {taken} within {(at - begun) / 1e6:.1f} s"
 
 
+def once(base: Base, _: Rules) -> Iterator[str]:
+    """What came with an Idempotency-Key was done once, and whoever was told that it was done was told the same."""
+    ledger = base.ledger
+    for key, times in ledger.effects.items():
+        if times > 1:
+            yield f"{key} was done {times} times"
+    for key, answers in ledger.answers.items():
+        row = base.kept.get(key.encode())
+        kept = [] if row is None or row.answer is None else [base.outcomes[row.answer]]
+        for answer in answers:
+            if answer not in kept and not isinstance(answer, Refused):
+                yield f"{key} was answered {answer}, and {kept or 'nothing'} is kept"
+
+
 CHECKS: Final[Mapping[str, Check]] = {
     "I1": i1_nothing_acknowledged_is_lost,
     "I2": i2_no_mail_without_a_registration,
@@ -188,6 +203,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "I8": i8_one_live_leaf,
     "budget": budget,
     "limits": limits,
+    "once": once,
 }
 
 

@@ -87,6 +87,8 @@ class Ledger:
     activated: list[Activated] = field(default_factory=list)
     missed: Counter[EmailKey] = field(default_factory=Counter)  # answers "wrong code", by address
     takes: dict[str, list[tuple[int, Policy]]] = field(default_factory=dict)  # of each bucket, when they were allowed
+    effects: Counter[str] = field(default_factory=Counter)  # transactions that did something, by Idempotency-Key
+    answers: dict[str, list[object]] = field(default_factory=dict)  # what was told, by Idempotency-Key
     broken: list[str] = field(default_factory=list)
 
     def breaks(self, rule: str, what: str) -> None:

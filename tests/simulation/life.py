@@ -33,6 +33,7 @@ from tests.flows.fakes import Dice, Members, Tokens
 from tests.flows.quota_fakes import hidden
 from tests.simulation.base import Base, Line
 from tests.simulation.housekeeping import Broom, SharedBuckets, Wire
+from tests.simulation.keys import Keys
 from tests.simulation.mailbag import Bag
 from tests.simulation.plan import Gate, Killed, Leaving, Plan, Weather
 from tests.simulation.relay import Fingers, Mailboxes, Named, Relay
@@ -104,6 +105,7 @@ class Life:
         self.crypto = Chance(rng)
         self.line = Line(base, self.gate, name, self.crypto.new_id)
         self.wire = Wire(self.line)
+        self.keys = Keys(self.line)
         self.relay = Relay(base, outside.boxes, plan, weather, self.gate, outside.say)
         self.hasher = Hasher(Named(), threads=2, lanes=2, queue=16, deadline=timedelta(seconds=5))
         self.hasher._hands = Fingers(self.hasher._scheme.do, self.hasher._finish, rng)

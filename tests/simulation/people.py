@@ -5,9 +5,11 @@ the ledger where an invariant is about it.
 """
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
+from itertools import count
 from math import inf
 from typing import Final, Literal, Protocol
 
@@ -24,11 +26,13 @@ from regsvc.flows.profile import Keep
 from regsvc.flows.session import Admitted, Visitor, Where
 from regsvc.ports import Dispatch
 from tests.simulation import ledger
+from tests.simulation.keys import InUse
 from tests.simulation.life import LOST, Life, Lost
 from tests.simulation.relay import Mailboxes
 
 Deeds = list[tuple[Callable[[], Awaitable[None]], int]]
 Asked = Callable[[Life, Errand], Awaitable[object]]
+TRIES: Final = 5
 NAMES: Final = ("ada", "bob", "eve", "kim", "lee", "max")
 BOSS: Final = Actor(By.ADMIN_TOKEN)
 
@@ -40,6 +44,7 @@ class Town(Protocol):
     boxes: Mailboxes
     hangs_up: float
     closes: float  # on Trio's clock: nobody begins anything later
+    keyed: bool  # whether requests have keys
 
     def pick(self, rng: random.Random) -> Life: ...
 
@@ -59,7 +64,7 @@ def told(answer: object) -> str:
             return why.value if left is None else f"{why.value} ({left} left)"
         case Registered() | Activated():
             return f"{type(answer).__name__} {answer.id}"
-        case Lost():
+        case Lost() | InUse():
             return repr(answer)
         case None | int():
             return str(answer)
@@ -79,6 +84,7 @@ class Person:
     reads: bool
     tokens: list[Admitted] = field(default_factory=list)
     stage: Literal["nobody", "registered", "active"] = "nobody"  # as far as this is known here
+    keys: Iterator[int] = field(default_factory=count)
 
     async def live(self, things: int) -> None:
         """Do so many things, or fewer if the time is over."""
@@ -120,6 +126,26 @@ class Person:
         answer = await life.serve(self.name, work, calls=calls, seconds=seconds)
         town.say(f"{self.name} {what} at {life.name}: {told(answer)}")
         return answer
+
+    async def once(self, what: str, work: Asked) -> object:
+        """Ask; with an Idempotency-Key, where people have them, and again with the same one while no answer comes."""
+        if not self.town.keyed:
+            return await self.ask(what, work)
+        key, heard = f"{self.name}'s {next(self.keys)}", list[object]()
+        self.town.ledger.answers[key] = heard
+
+        async def asked() -> None:
+            keyed: Asked = lambda life, errand: life.keys.once(key, errand, partial(work, life))  # noqa: E731
+            answer = await self.ask(f"{what} with {key}", keyed)
+            if not isinstance(answer, Lost | InUse):
+                heard.append(answer)
+
+        for _ in range(TRIES):
+            await self.at_once(self.rng.choice((1, 1, 1, 2)), asked)
+            if trio.current_time() >= self.town.closes or (heard and self.rng.random() < 0.8):
+                break
+            await self._rest(self.rng.choice((0.0, 0.3, 5)))
+        return heard[-1] if heard else LOST
 
     async def at_once(self, copies: int, ask: Callable[[], Awaitable[None]]) -> None:
         """Do something several times at once."""
@@ -167,7 +193,7 @@ class Person:
     async def register(self) -> None:
         name = Username.parse(self.rng.choice(("alpha", "beta"))) if self.rng.random() < 0.3 else None
         form = Registration(self.email, self.password, name if isinstance(name, Username) else None, None, self.name)
-        answer = await self.ask("registers", lambda life, errand: life.accounts.register(form, errand))
+        answer = await self.once("registers", lambda life, errand: life.accounts.register(form, errand))
         if isinstance(answer, Registered | Noted | Lost) and self.stage == "nobody":
             self.stage = "registered"
         if isinstance(answer, Refused) and answer.why is Refusal.USER_ALREADY_EXISTS:
@@ -176,7 +202,7 @@ class Person:
             self.town.ledger.acknowledged.append(ledger.Acknowledged(answer.id, self.email.key))
 
     async def resend(self) -> None:
-        await self.ask("asks for another code", lambda life, errand: life.accounts.resend(self.who, errand))
+        await self.once("asks for another code", lambda life, errand: life.accounts.resend(self.who, errand))
 
     async def ask_how_it_stands(self) -> None:
         wait = timedelta(seconds=self.rng.choice((0, 0, 3)))
@@ -200,7 +226,7 @@ class Person:
 
     async def _show(self, code: Secret, what: str) -> None:
         password, key = self.password, self.email.key
-        answer = await self.ask(what, lambda life, errand: life.accounts.activate(self.who, code, errand))
+        answer = await self.once(what, lambda life, errand: life.accounts.activate(self.who, code, errand))
         noted = self.town.ledger
         if isinstance(answer, Activated):
             noted.activated.append(ledger.Activated(answer.id, password.reveal(), code, "activate"))
@@ -216,14 +242,14 @@ class Person:
         if not came:
             return
         token, password = LinkToken.parse(self.rng.choice(came).reveal()), self.password
-        answer = await self.ask("follows a link", lambda life, errand: life.accounts.follow(self.who, token, errand))
+        answer = await self.once("follows a link", lambda life, errand: life.accounts.follow(self.who, token, errand))
         if isinstance(answer, Activated) and token is not None:
             shown = ledger.Activated(answer.id, password.reveal(), token.secret, "link")
             self.town.ledger.activated.append(shown)
 
     async def prove(self) -> None:
         """Ask for the longer code, and show it without the password."""
-        await self.ask("asks for a proof", lambda life, errand: life.recovery.send_code(self.email, errand))
+        await self.once("asks for a proof", lambda life, errand: life.recovery.send_code(self.email, errand))
         mail = await self.wait_for(Letter.VERIFY, 15)
         if mail is not None and mail.code is not None:
             code = mail.code
@@ -268,7 +294,7 @@ class Person:
         visitor, new = await self._visitor(), Secret(f"another password {self.rng.randrange(100)}")
         if visitor is not None:
             current = self.password
-            answer = await self.ask(
+            answer = await self.once(
                 "changes the password",
                 lambda life, errand: life.profiles.change_password(visitor, current, new, errand),
             )
@@ -305,11 +331,11 @@ class Person:
 
     async def forgot(self) -> None:
         """Ask for a new password, and set it by the token that comes."""
-        await self.ask("forgot the password", lambda life, errand: life.recovery.forgot(self.email, errand))
+        await self.once("forgot the password", lambda life, errand: life.recovery.forgot(self.email, errand))
         mail = await self.wait_for(Letter.RESET, 15)
         if mail is not None and mail.code is not None:
             token, new = LinkToken.parse(mail.code.reveal()), Secret(f"a new password {self.rng.randrange(100)}")
-            answer = await self.ask("sets a password", lambda life, errand: life.recovery.reset(token, new, errand))
+            answer = await self.once("sets a password", lambda life, errand: life.recovery.reset(token, new, errand))
             if answer is None or answer is LOST:
                 self.password = new
 

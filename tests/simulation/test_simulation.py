@@ -27,7 +27,7 @@ NOTABLE = (  # what must happen in some of them, or they show little
     "makes an account at ", "mails reset ", "mails new_device ", "mails registered_again ",
     "taken, and its answer lost",
     ": Rejected", ": Deferred", ": Outage", "! kill ", "! stop ", "! database ", "! cut ", "! relay ", "! jump ",
-    "! hang ", "no answer",
+    "! hang ", "no answer", ": InUse",
 )  # fmt: skip
 
 

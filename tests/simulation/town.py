@@ -83,6 +83,7 @@ class _Town:
         self.lives: list[Life] = []
         self.ledger = self.base.ledger
         self.hangs_up, self.closes = self.plan.hangs_up, self.plan.ends
+        self.keyed = random.Random(f"keys of {seed}").random() < 1 / 3  # of its own: the other histories are as ever
         self.ending = False
 
     # ---------------------------------------------------------------------------------------------- telling

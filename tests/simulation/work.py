@@ -19,13 +19,14 @@ from regsvc.domain.values import EmailKey
 from regsvc.ports import MailRow, Notice, NoticeKind, Occurrence, Unavailable
 from tests.flows import unit
 from tests.flows.unit import Draft, StoredCode
+from tests.simulation.keys import ASKED, Receipts
 from tests.simulation.ledger import Activation, Mint
 from tests.simulation.rows import SECRETS, WAITING, Cargo, Held, address_of
 
 if TYPE_CHECKING:
     from tests.simulation.base import Line
 
-ORDER: Final = ("address", "user", "admins", "session", "outbox", "username")
+ORDER: Final = ("address", "user", "admins", "session", "outbox", "username", "slot")
 GRACE: Final = Rules().refresh_grace
 
 
@@ -48,6 +49,11 @@ class Work(unit.Transaction):
         self.mints: list[Mint] = []
         self.dropped: list[UUID] = []
         self.copied: list[UUID] = []
+        self.asked = ASKED.get()
+
+    @property
+    def receipts(self) -> Receipts:
+        return Receipts(self)
 
     @property
     def people(self) -> "People":
@@ -238,6 +244,8 @@ class Work(unit.Transaction):
         for key, spent in self.spent:
             ledger.spent[key] += spent
         ledger.activations += [activation for _, activation in self.activations]
+        if self.asked and (self.mints or self.activations or self.ended or self.spent or self.happened):
+            ledger.effects[self.asked] += 1
         ledger.ended.update(self.ended)
         ledger.mints += self.mints
         ledger.dropped.update(self.dropped)
