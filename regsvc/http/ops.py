@@ -45,7 +45,6 @@ class Readiness:
         why_not: str | None = SILENT
         with trio.move_on_after(PATIENCE):
             try:
-                await self.probe.ping()
                 why_not = None if await self.probe.migrated() else "The database lacks migrations."
             except Unavailable as outage:
                 observe.database_away(outage.why)

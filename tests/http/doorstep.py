@@ -53,17 +53,20 @@ class Pulse:
     asked: int = 0
 
     async def ping(self) -> timedelta:
+        await self._ask()
+        return timedelta(microseconds=412)
+
+    async def migrated(self) -> bool:
+        await self._ask()
+        return self.current
+
+    async def _ask(self) -> None:
         self.asked += 1
         if self.silent:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
         if self.away:
             raise Unavailable("database", "it is not there")
-        return timedelta(microseconds=412)
-
-    async def migrated(self) -> bool:
-        await trio.lowlevel.checkpoint()
-        return self.current
 
 
 @dataclass
