@@ -63,8 +63,8 @@ class Scheme(Protocol):
 class HasherStatistics:
     """Jobs `waiting` (of so many `clients`) and `running`; since the start `done`, and `left` by their callers.
 
-    `refused`: calls that met no room or came too late, or whose place another client's took. `mean`: what a thread took
-    lately, for one job or for as many as it did at once.
+    `refused`: calls that met no room, were too late or were foretold to be, or whose place another client's took.
+    `mean`: what a thread took lately, for one job or for as many as it did at once.
     """
 
     waiting: int
@@ -213,7 +213,7 @@ class Hasher:
 
     def _hopeless(self, client: Client, jobs: int, ahead: int = 0) -> bool:
         wait = self._wait_of(client, jobs, ahead)
-        if self._wait_of(client, 1, ahead) > 0:
+        if self._wait_of(client, 1, ahead) > 0:  # nothing of it begins at once, so its end counts
             wait += self._batch
         return wait > self._deadline.total_seconds() * CONFIDENCE
 

@@ -51,12 +51,10 @@ class Turns(Generic[T]):
 
     def last(self) -> T:
         """Return, and leave there, the thing whose turn comes after all others'. Raises KeyError when nothing waits."""
-        longest = max(map(len, self._lines.values()), default=0)
-        client = next((one for one in reversed(self._lines) if len(self._lines[one]) == longest), None)
-        return next(reversed(self._lines[client]))
+        return self.newest(max(reversed(self._lines), key=self.of, default=None))  # of the longest lines, the last one
 
     def newest(self, client: Client) -> T:
-        """Return, and leave there, what came last of a client that waits."""
+        """Return, and leave there, what came last of a client. Raises KeyError where nothing of it waits."""
         return next(reversed(self._lines[client]))
 
     def remove(self, client: Client, thing: T) -> bool:

@@ -56,7 +56,7 @@ static void wipe(void *memory, size_t size) {
 
 /* Return `half` with what a round adds to it: the other half, `x`, by the lane's tables, and a word of its key.
 
-   With several lanes a core waits no more, and it is the number of instructions that counts: 12 here, 17 to 20 as
+   With several lanes a core waits little, and it is the number of instructions that counts: 12 here, 17 to 20 as
    compilers write it on x86-64. They keep an address for each lane, so that registers run out, copy the key's words
    aside, and take two octets of a word by shifts that x86 has names for. Hence assembly, and C where that is not. */
 INLINE uint32_t mixed(const State *state, const int lane, const int word, uint32_t half, uint32_t x) {
